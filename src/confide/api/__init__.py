@@ -1,0 +1,1 @@
+"""HTTP: the routes, and what every answer has in common."""

@@ -1,0 +1,110 @@
+"""The ASGI application: every route of the server in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from confide.api.auth import Doorman
+from confide.api.chat import ChatEndpoint, ChatLimits
+from confide.api.envelope import Envelope
+from confide.api.vision import ImageRules
+from confide.errors import ApiError, NotFound
+from confide.route.models import ModelTable
+from confide.wire.answers import error_body
+
+
+@dataclass(frozen=True)
+class ApiParts:
+    """What the routes need."""
+
+    models: ModelTable
+    doorman: Doorman
+    limits: ChatLimits = field(default_factory=ChatLimits)
+    images: ImageRules = field(default_factory=ImageRules)
+    cors_origins: Sequence[str] = ()
+
+
+def build(parts: ApiParts) -> ASGIApp:
+    """The application, ready for a server."""
+    models = _Models(parts.doorman, parts.models)
+    chat = ChatEndpoint(parts.doorman, parts.models, parts.limits, parts.images)
+    routes = Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/models", models.list, methods=["GET"]),
+            Route("/v1/models/{id:path}", models.one, methods=["GET"]),
+            Route("/health", _health, methods=["GET"]),
+        ],
+        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+    )
+    routes.router.redirect_slashes = False
+    app: ASGIApp = routes
+    if parts.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=parts.cors_origins,
+            allow_methods=["GET", "POST", "OPTIONS"],
+            allow_headers=["*"],  # Starlette answers with the names that were asked for, authorization included
+            expose_headers=["X-Request-ID", "openai-processing-ms", "Retry-After"],
+            max_age=600,
+        )
+    return Envelope(app)
+
+
+class _Models:
+    def __init__(self, doorman: Doorman, models: ModelTable) -> None:
+        self._doorman = doorman
+        self._models = models
+
+    async def list(self, request: Request) -> Response:
+        self._doorman.tenant(request.headers)
+        return _json({"object": "list", "data": [model.as_json() for model in self._models]})
+
+    async def one(self, request: Request) -> Response:
+        self._doorman.tenant(request.headers)
+        return _json(self._models.find(request.path_params["id"]).as_json())
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+async def _health(_: Request) -> Response:
+    return _json({"status": "ok"})
+
+
+def _error(error: ApiError) -> Response:
+    return Response(error_body(error), error.status, headers=error.headers, media_type="application/json")
+
+
+async def _api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _error(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals: no such path, or not with this method."""
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path[:200]
+    if error.status_code == 404:
+        return _error(NotFound(f"Invalid URL ({method} {path})"))
+    allowed = (error.headers or {}).get("Allow", "")
+    return _error(
+        ApiError(
+            f"Not allowed to {method} on {path} (HINT: perhaps you meant to use {allowed}?)",
+            status=error.status_code,
+            type="invalid_request_error",
+            code="method_not_allowed" if error.status_code == 405 else None,
+            headers=error.headers,
+        )
+    )

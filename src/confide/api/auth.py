@@ -1,0 +1,66 @@
+"""Who asks: bearer keys, or nobody in particular on a loopback server without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from starlette.datastructures import Headers
+
+from confide.errors import ApiError, Unauthorized
+
+
+class Key(Protocol):
+    """An API key that is known."""
+
+    @property
+    def id(self) -> str:
+        """Public, stable, free of secrets."""
+        ...
+
+
+FindKey = Callable[[str], Key | None]
+
+_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+
+
+class Doorman:
+    """Says whose request it is. ``find`` None means that keys are off."""
+
+    def __init__(self, find: FindKey | None) -> None:
+        self._find = find
+
+    def tenant(self, headers: Headers) -> str:
+        """The id of the key that the request bears; what its owner's caches are kept under.
+
+        Raises:
+            Unauthorized: no key, or not one of ours.
+        """
+        if self._find is None:
+            self._check_host(headers)
+            return "local"
+        scheme, _, presented = headers.get("authorization", "").partition(" ")
+        presented = presented.strip()
+        if scheme.lower() != "bearer" or not presented:
+            raise Unauthorized(
+                "You didn't provide an API key. You need to provide your API key in an Authorization header using "
+                "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+                headers=_CHALLENGE,
+            )
+        key = self._find(presented)
+        if key is None:
+            raise Unauthorized("Incorrect API key provided.", code="invalid_api_key", headers=_CHALLENGE)
+        return key.id
+
+    @staticmethod
+    def _check_host(headers: Headers) -> None:
+        """Without keys, a web page whose name was re-bound to 127.0.0.1 must not get in."""
+        host = headers.get("host", "localhost")
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name.lower() not in _LOOPBACK_HOSTS:
+            raise ApiError(
+                "This server runs without API keys and answers only to requests for localhost.",
+                status=403,
+                type="invalid_request_error",
+            )

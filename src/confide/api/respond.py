@@ -1,0 +1,37 @@
+"""Writes whole answers over ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.types import Send
+
+from confide.errors import ApiError
+from confide.wire.answers import error_body
+
+JSON = b"application/json"
+
+
+async def send_bytes(
+    send: Send,
+    body: bytes,
+    *,
+    status: int = 200,
+    media_type: bytes = JSON,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """One complete answer."""
+    fields = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
+    fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: ApiError) -> None:
+    """OpenAI's error object with its status."""
+    await send_bytes(send, error_body(error), status=error.status, headers=error.headers)
+
+
+def internal_error() -> ApiError:
+    """What a client is told when this server has a bug: that it has one, and nothing else."""
+    return ApiError("The server had an error while processing your request. Sorry about that!")

@@ -1,0 +1,71 @@
+"""``confide keys``: make, list and revoke API keys. A running server notices within a second."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from confide import config
+from confide.cli import console
+from confide.cli.options import Config, DataDir, Json
+from confide.store.keys import KeyStore
+
+app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+
+_MINUTES = "%Y-%m-%d %H:%M UTC"
+
+
+def store_path(settings: config.Settings) -> Path:
+    """The file that holds the keys."""
+    return settings.data_dir / "confide.db"
+
+
+def _open(config_file: Path | None, data_dir: Path | None) -> KeyStore:
+    return KeyStore(store_path(config.load({"data_dir": data_dir}, config_file=config_file)))
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="A name to know the key by.")],
+    config_file: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it, this once: only its digest is stored."""
+    with _open(config_file, data_dir) as store:
+        key = store.create(name)
+    console.note("This is the only time that the key is shown:")
+    console.say(key)
+
+
+@app.command("list")
+def list_keys(config_file: Config = None, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show names and ids, never keys."""
+    with _open(config_file, data_dir) as store:
+        records = store.list()
+    if as_json:
+        console.say(msgspec.json.encode(records).decode())
+        return
+    table = console.table("name", "id", "created", "revoked")
+    for record in records:
+        table.add_row(record.name, record.id, _moment(record.created), _moment(record.revoked))
+    console.stdout().print(table if records else "No keys yet: confide keys create NAME")
+
+
+@app.command("revoke")
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="Which key.")],
+    config_file: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """End a key."""
+    with _open(config_file, data_dir) as store:
+        record = store.revoke(key)
+    console.say(f"Revoked {record.name} ({record.id}).")
+
+
+def _moment(seconds: int | None) -> str:
+    return "" if seconds is None else time.strftime(_MINUTES, time.gmtime(seconds))

@@ -1,0 +1,315 @@
+"""All settings, and the only module that reads the environment.
+
+Precedence, highest first: command-line flags, ``CONFIDE_*`` variables, ``confide.toml``, defaults. An empty
+variable counts as unset; variables that name no setting are left alone, orchestrators inject their own.
+Every value is checked here, once, at start; an error tells the line, the variable or the flag that holds it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple, get_type_hints
+
+import msgspec
+import platformdirs
+from msgspec import Meta
+
+from confide.errors import ConfigError
+
+FILE_NAME = "confide.toml"
+PREFIX = "CONFIDE_"
+MIB = 1024 * 1024
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
+_HEADER = re.compile(r"\s*(?P<open>\[\[?)\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*(#.*)?$")
+_TOML_POSITION = re.compile(r"\s*\(at (line (?P<line>\d+), column \d+|end of document)\)$")
+_SHOWN = 80
+
+_Text = Annotated[str, Meta(min_length=1)]
+_Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
+_PublicId = Annotated[str, Meta(pattern=rf"^{_ID.pattern}$")]
+_Decimal = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?$")]
+_Priced = Annotated[str, Meta(pattern=r"^(prompt|completion)$")]
+_Tokens = Annotated[int, Meta(ge=256, le=2**24)]
+_Threads = Annotated[int, Meta(ge=1, le=1024)]
+_Count = Annotated[int, Meta(ge=1, le=64, description="an integer from 1 to 64")]
+_Bytes = Annotated[int, Meta(ge=1024, le=2**40, description="a number of bytes from 1024 to 2^40")]
+_Folder = Annotated[Path, Meta(description="the path of a folder")]
+_Switch = Annotated[bool, Meta(description="true or false")]
+
+
+class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[model]]`` table. After :func:`load`, ``id`` is always set."""
+
+    source: Annotated[_Text, Meta(description="a catalogue name, a GGUF file, a folder, or hf:owner/name/file.gguf")]
+    id: Annotated[_PublicId | None, Meta(description="a public id of 1 to 128 of A-Z a-z 0-9 . _ : / @ -")] = None
+    projector: Annotated[_Text | None, Meta(description="the path of an mmproj GGUF file")] = None
+    context_length: Annotated[_Tokens | None, Meta(description="a number of tokens from 256 to 2^24")] = None
+    slots: _Count = 4
+    threads: Annotated[_Threads | None, Meta(description="an integer from 1 to 1024")] = None
+    name: Annotated[str | None, Meta(description="a string")] = None
+    description: Annotated[str | None, Meta(description="a string")] = None
+    pricing: Annotated[
+        dict[_Priced, _Decimal] | None,
+        Meta(description='a table of prompt and completion, USD per token, as strings like "0.0000004"'),
+    ] = None
+    aliases: Annotated[tuple[_PublicId, ...], Meta(description="a list of public ids")] = ()
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that can be set. An empty ``models`` means: one model, the default of the catalogue."""
+
+    host: Annotated[_Text, Meta(description="a host name or an IP address")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="an integer from 0 to 65535 (0: any free port)")] = 8000
+    workers: _Count = 1
+    data_dir: _Folder = msgspec.field(default_factory=lambda: platformdirs.user_data_path("confide"))
+    cache_dir: _Folder = msgspec.field(default_factory=lambda: platformdirs.user_cache_path("confide"))
+    auth: _Switch = True
+    cors_origins: Annotated[
+        tuple[_Origin, ...], Meta(description='a list of origins such as "https://app.example", or "*"')
+    ] = ()
+    max_body_bytes: _Bytes = 32 * MIB
+    max_queue: Annotated[int, Meta(ge=0, le=100_000, description="an integer from 0 to 100000")] = 128
+    queue_timeout: Annotated[float, Meta(gt=0, le=86400, description="seconds, more than 0, up to 86400")] = 60.0
+    fetch_images: _Switch = False
+    max_image_bytes: _Bytes = 10 * MIB
+    max_image_pixels: Annotated[int, Meta(ge=1, le=10**9, description="a number of pixels from 1 to 1000000000")] = (
+        40_000_000
+    )
+    keep_alive: Annotated[float, Meta(ge=0, le=3600, description="seconds from 0 (off) to 3600")] = 15.0
+    models: tuple[ModelSettings, ...] = ()
+
+
+class _Given(NamedTuple):
+    """A value as somebody wrote it, and where; ``text`` when it came as a string from a variable."""
+
+    value: object
+    where: str
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class _TomlFile:
+    """The settings file, and where in it a key stands."""
+
+    label: str
+    text: str
+    data: Mapping[str, object]
+
+    def where(self, key: str, table: int | None = None) -> str:
+        """``confide.toml line 7: port``; ``table`` counts the ``[[model]]`` tables from 0."""
+        line = self._line(key, table) or self._line("model", None)
+        return f"{self.label} line {line}: {key}" if line else f"{self.label}: {key}"
+
+    def _line(self, key: str, table: int | None) -> int | None:
+        wanted = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")
+        section, count = "", -1
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if header := _HEADER.match(line):
+                section = header["name"]
+                count += section == "model" and header["open"] == "[["
+                if section == (key if table is None else f"model.{key}") and table in (None, count):
+                    return number
+            elif section == ("" if table is None else "model") and table in (None, count) and wanted.match(line):
+                return number
+        return None
+
+    def table_where(self, table: int) -> str:
+        """The line of the header of the ``[[model]]`` table with this number."""
+        headers = [
+            number
+            for number, line in enumerate(self.text.splitlines(), 1)
+            if (header := _HEADER.match(line)) and header["name"] == "model"
+        ]
+        return f"{self.label} line {headers[table]}" if table < len(headers) else self.where("model")
+
+
+def load(
+    flags: Mapping[str, object],
+    *,
+    environ: Mapping[str, str] | None = None,
+    config_file: Path | None = None,
+) -> Settings:
+    """Read every source, check every value. ``flags``: field names, and ``model``; None means not given."""
+    environ = os.environ if environ is None else environ
+    file = _read_file(config_file, environ)
+    hints = _hints(Settings)
+    given = {
+        **_from_file(file, hints),
+        **_from_environ(environ, hints),
+        **_from_flags(flags, hints),
+    }
+    values = {name: _convert(hints[name], value) for name, value in given.items()}
+    settings = msgspec.convert(values, Settings, dec_hook=_as_path)
+    settings = msgspec.structs.replace(settings, models=_models(flags, environ, file))
+    if not settings.auth and not is_loopback(settings.host):
+        raise ConfigError(f"{given['auth'].where}: keys can be off only on a loopback address, not on {settings.host}")
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """True for localhost, 127.0.0.0/8 and ::1."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _hints(struct: type[msgspec.Struct]) -> dict[str, object]:
+    hints: dict[str, object] = get_type_hints(struct, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name != "models"}
+
+
+def _as_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, Path | str) and str(value):
+        return Path(value).expanduser()
+    raise ValueError("not a path")
+
+
+def _convert(hint: object, given: _Given) -> object:
+    try:
+        value: object = msgspec.convert(given.value, hint, strict=not given.text, dec_hook=_as_path)
+    except (msgspec.ValidationError, RuntimeError):
+        raise _unexpected(hint, given) from None
+    if value != value:  # NaN passes every range check
+        raise _unexpected(hint, given)
+    return value
+
+
+def _unexpected(hint: object, given: _Given) -> ConfigError:
+    words = hint.__metadata__[-1].description  # type: ignore[attr-defined]
+    shown = str(given.value) if given.text else repr(given.value)
+    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+    return ConfigError(f"{given.where}: expected {words}, got {shown}")
+
+
+def _unknown(where: str, key: str, known: Iterable[str]) -> ConfigError:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return ConfigError(f"{where}: no such setting" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+def _read_file(chosen: Path | None, environ: Mapping[str, str]) -> _TomlFile:
+    named = chosen or environ.get(f"{PREFIX}CONFIG")
+    path = Path(named or FILE_NAME).expanduser()
+    if not named and not path.exists():
+        return _TomlFile(FILE_NAME, "", {})
+    try:
+        text = path.read_text(encoding="utf-8")
+        return _TomlFile(str(path), text, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as broken:
+        message = str(broken)
+        position = _TOML_POSITION.search(message)
+        line = position["line"] if position and position["line"] else len(text.splitlines())
+        what = _TOML_POSITION.sub("", message)
+        raise ConfigError(f"{path} line {line}: {what}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    except OSError as failed:
+        raise ConfigError(f"{path}: can't be read: {failed.strerror}") from None
+
+
+def _from_file(file: _TomlFile, hints: Mapping[str, object]) -> dict[str, _Given]:
+    known = (*hints, "model")
+    for key in file.data:
+        if key not in known:
+            raise _unknown(file.where(key), key, known)
+    return {key: _Given(value, file.where(key)) for key, value in file.data.items() if key != "model"}
+
+
+def _from_environ(environ: Mapping[str, str], hints: Mapping[str, object]) -> dict[str, _Given]:
+    given = {}
+    for name in hints:
+        variable = PREFIX + name.upper()
+        if written := environ.get(variable):
+            value = _listed(written) if name == "cors_origins" else written
+            given[name] = _Given(value, variable, text=True)
+    return given
+
+
+def _from_flags(flags: Mapping[str, object], hints: Mapping[str, object]) -> dict[str, _Given]:
+    if strange := flags.keys() - hints.keys() - {"model"}:
+        raise ValueError(f"not settings: {sorted(strange)}")
+    return {
+        name: _Given(value, "--no-auth" if name == "auth" else "--" + name.replace("_", "-"))
+        for name, value in flags.items()
+        if value is not None and name != "model"
+    }
+
+
+def _listed(written: str) -> list[str]:
+    return [item for item in (part.strip() for part in written.split(",")) if item]
+
+
+def _models(flags: Mapping[str, object], environ: Mapping[str, str], file: _TomlFile) -> tuple[ModelSettings, ...]:
+    """The models of the flags, else of the variable, else of the file, under ids that differ."""
+    chosen = flags.get("model")
+    if isinstance(chosen, str):
+        chosen = [chosen]
+    if isinstance(chosen, list | tuple) and chosen:
+        found = [(_named_source(str(item), "--model"), "--model") for item in chosen]
+    elif written := environ.get(f"{PREFIX}MODEL"):
+        variable = f"{PREFIX}MODEL"
+        found = [(_named_source(item, variable), variable) for item in _listed(written)]
+    else:
+        found = list(_model_tables(file))
+    _refuse_doubles(found)
+    return tuple(model for model, _ in found)
+
+
+def _named_source(written: str, where: str) -> ModelSettings:
+    """``SOURCE`` or ``ID=SOURCE``; a path that starts with ``./`` or ``/`` may hold ``=``."""
+    head, equals, tail = written.partition("=")
+    fields = {"source": tail, "id": head} if equals and _ID.fullmatch(head) else {"source": written}
+    return _model({name: _Given(value, where) for name, value in fields.items()})
+
+
+def _model_tables(file: _TomlFile) -> Iterator[tuple[ModelSettings, str]]:
+    tables = file.data.get("model", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{file.where('model')}: expected [[model]] tables")
+    hints = _hints(ModelSettings)
+    for index, table in enumerate(tables):
+        for key in table:
+            if key not in hints:
+                raise _unknown(file.where(key, index), key, hints)
+        if "source" not in table:
+            raise ConfigError(f"{file.table_where(index)}: a [[model]] table needs source")
+        given = {key: _Given(value, file.where(key, index)) for key, value in table.items()}
+        yield _model(given), file.table_where(index)
+
+
+def _model(given: Mapping[str, _Given]) -> ModelSettings:
+    hints = _hints(ModelSettings)
+    values = {name: _convert(hints[name], value) for name, value in given.items()}
+    values["id"] = values.get("id") or _derived_id(str(values["source"]))
+    return msgspec.convert(values, ModelSettings)
+
+
+def _derived_id(source: str) -> str:
+    """The catalogue name as it is; the last part of a path without ``.gguf``."""
+    last = source.removeprefix("hf:").rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    return re.sub(r"[^A-Za-z0-9._:@-]", "-", last).lstrip("._:@-")[:128] or "model"
+
+
+def _refuse_doubles(found: Iterable[tuple[ModelSettings, str]]) -> None:
+    seen: set[str] = set()
+    for model, where in found:
+        for name in (model.id or "", *model.aliases):
+            if name in seen:
+                raise ConfigError(f"{where}: the model id {name} is taken twice; give each model an id of its own")
+            seen.add(name)
+
+
+def quiet_openmp() -> None:
+    """Make OpenMP threads sleep while they wait; must run before the engine's library loads.
+
+    Spinning threads, the default, collapse as soon as anything else wants the cores. An operator's own choice stands.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

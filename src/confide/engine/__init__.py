@@ -1,0 +1,1 @@
+"""Inference behind one protocol (:mod:`confide.engine.base`)."""

@@ -1,0 +1,345 @@
+"""The embedded engine: a model in this process, so that no plaintext crosses a socket.
+
+A request becomes a plan (:mod:`confide.engine.prompt`), each choice of it takes a slot and generates, and what is
+generated becomes deltas: text, or calls read back from the constrained text. What was decoded under a constraint is
+checked again when it is complete: the promise doesn't rest on one library alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from confide.engine import gguf, grammar, translate
+from confide.engine.base import ChatCall, EngineInfo, Reply
+from confide.engine.llama import Event, Generation, LlamaServer
+from confide.engine.prompt import Plan, plan
+from confide.engine.reading import Reading
+from confide.engine.reading import reading as new_reading
+from confide.engine.slots import Lease, SlotPool
+from confide.errors import ApiError, EngineFailed, InvalidRequest, ModelFileError
+from confide.wire.answers import (
+    AnswerHead,
+    ChunkWriter,
+    Collector,
+    Delta,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Usage,
+)
+from confide.wire.openai import ChatRequest
+
+PARAMETERS: Final = frozenset(
+    {
+        *("max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "seed"),
+        *("presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs"),
+        *("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format"),
+        *(
+            "top_k",
+            "min_p",
+            "typical_p",
+            "repetition_penalty",
+            "repeat_penalty",
+            "ignore_eos",
+            "chat_template_kwargs",
+        ),
+        "modalities",
+    }
+)
+"""What this engine honours."""
+
+_DEFAULT_CONTEXT: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """Which file to load, and how. ``context_length`` is in tokens per slot; ``threads`` None means all cores."""
+
+    path: Path
+    projector: Path | None = None
+    slots: int = 4
+    context_length: int | None = None
+    threads: int | None = None
+    max_queue: int = 128
+    queue_timeout: float = 60.0
+    created: int = 0
+
+
+class EmbeddedEngine:
+    """:class:`~confide.engine.base.Engine` over llama.cpp."""
+
+    def __init__(self, model: EmbeddedModel) -> None:
+        """Load the model; takes seconds.
+
+        Raises:
+            ModelFileError: the file is not one that can be served.
+        """
+        described = gguf.read(model.path)
+        if not described.has_chat_template:
+            raise ModelFileError(
+                f"{model.path}: the model has no chat template, so it can't chat. Use an instruction-tuned model."
+            )
+        trained = described.context_length or _DEFAULT_CONTEXT
+        context = min(model.context_length or _DEFAULT_CONTEXT, trained)
+        self._vocabulary = described.vocabulary
+        self._llama = LlamaServer(
+            model.path,
+            projector=model.projector,
+            slots=model.slots,
+            context_length=context,
+            threads=model.threads,
+        )
+        self._pool = SlotPool(model.slots, max_queue=model.max_queue, queue_timeout=model.queue_timeout)
+        self._under_way: set[_Choice] = set()
+        self._info = EngineInfo(
+            engine="llama.cpp (xllamacpp)",
+            version=self._llama.version,
+            context_length=context,
+            max_output_length=context,
+            parameters=PARAMETERS,
+            input_modalities=("text", "image") if model.projector else ("text",),
+            max_choices=model.slots,
+            created=model.created,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine has."""
+        return self._info
+
+    async def chat(self, call: ChatCall) -> Reply:
+        """Plan, compile, take a slot and wait until the model has begun with the prompt."""
+        self._check_bias(call.request)
+        # Preparing and compiling a schema is bounded, but may take a good part of a second.
+        planned = await asyncio.to_thread(_plan, call.request) if _is_constrained(call.request) else plan(call.request)
+        choices = [self._choice(call, planned, index) for index in range(call.request.n or 1)]
+        try:
+            await choices[0].start()
+        except BaseException:
+            await choices[0].aclose()
+            raise
+        return EmbeddedReply(call, self._info, choices)
+
+    def _check_bias(self, request: ChatRequest) -> None:
+        for key in request.logit_bias or ():
+            if self._vocabulary is not None and int(key) >= self._vocabulary:
+                raise InvalidRequest(
+                    f"Invalid key in 'logit_bias': the model's token ids end at {self._vocabulary - 1}.",
+                    param="logit_bias",
+                    code="invalid_value",
+                )
+
+    def _choice(self, call: ChatCall, planned: Plan, index: int) -> _Choice:
+        return _Choice(self._llama, self._pool, self._under_way, call, planned, index)
+
+    async def close(self) -> None:
+        """Cancel what is under way and unload the model."""
+        for choice in list(self._under_way):
+            await choice.aclose()
+        await asyncio.to_thread(self._llama.close)
+
+
+def _is_constrained(request: ChatRequest) -> bool:
+    return request.response_format is not None or request.tools is not None or request.functions is not None
+
+
+def _plan(request: ChatRequest) -> Plan:
+    planned = plan(request)
+    if planned.grammar is not None:
+        grammar.check(planned.grammar)
+    return planned
+
+
+class EmbeddedReply:
+    """An answer being generated: :class:`~confide.engine.base.Reply`."""
+
+    def __init__(self, call: ChatCall, info: EngineInfo, choices: list[_Choice]) -> None:
+        self._choices = choices
+        self._request = call.request
+        self._head = AnswerHead(
+            id=call.id,
+            created=call.created,
+            model=call.model,
+            fingerprint=f"fp_{info.version}",
+            legacy_functions=call.request.functions is not None,
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens until now."""
+        first = self._choices[0].usage
+        completion = sum(choice.usage.completion for choice in self._choices)
+        reasoning = sum(choice.usage.reasoning for choice in self._choices)
+        return Usage(first.prompt, completion, first.cached, reasoning)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """SSE events, or one body."""
+        return self._stream() if self._request.stream else self._body()
+
+    async def _stream(self) -> AsyncIterator[bytes]:
+        writer = ChunkWriter(self._head)
+        for choice in self._choices:
+            yield writer.role(choice.index)
+        async with aclosing(self._deltas()) as deltas:
+            async for delta in deltas:
+                yield writer.delta(delta)
+        options = self._request.stream_options
+        if options is not None and options.include_usage:
+            yield writer.usage(self.usage)
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        collector = Collector(self._head, len(self._choices))
+        async with aclosing(self._deltas()) as deltas:
+            async for delta in deltas:
+                collector.add(delta)
+        yield collector.body(self.usage)
+
+    async def _deltas(self) -> AsyncGenerator[Delta, None]:
+        """All choices' deltas: of the only one as they come, of several merged."""
+        if len(self._choices) == 1:
+            async with aclosing(self._choices[0].deltas()) as deltas:
+                async for delta in deltas:
+                    yield delta
+            return
+        merged: asyncio.Queue[Delta | ApiError | None] = asyncio.Queue()
+        tasks = [asyncio.create_task(_pump(choice, merged)) for choice in self._choices]
+        try:
+            running = len(tasks)
+            while running:
+                item = await merged.get()
+                if isinstance(item, ApiError):
+                    raise item
+                if item is None:
+                    running -= 1
+                else:
+                    yield item
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Stop all choices."""
+        for choice in self._choices:
+            await choice.aclose()
+
+
+async def _pump(choice: _Choice, merged: asyncio.Queue[Delta | ApiError | None]) -> None:
+    try:
+        await choice.start()
+        async for delta in choice.deltas():
+            merged.put_nowait(delta)
+    except ApiError as error:
+        merged.put_nowait(error)
+    else:
+        merged.put_nowait(None)
+
+
+@dataclass(eq=False, slots=True)
+class _Choice:
+    """One generation: its slot, its events, and what they mean."""
+
+    llama: LlamaServer
+    pool: SlotPool
+    under_way: set[_Choice]
+    call: ChatCall
+    plan: Plan
+    index: int
+    usage: Usage = field(default_factory=Usage)
+    _generation: Generation | None = None
+    _lease: Lease | None = None
+    _first: Event | None = None
+    _events: AsyncIterator[Event] | None = None
+
+    async def start(self) -> None:
+        """Wait for a slot, and for the engine to begin; raises what the engine refuses."""
+        if self._events is not None:
+            return
+        hashes = [hash(str(message)) for message in self.plan.messages]
+        self._lease = await self.pool.acquire(self.call.tenant, hashes, admitted=self.index > 0)
+        self._generation = self.llama.generate(translate.payload(self.call.request, self.plan, self._lease, self.index))
+        self.under_way.add(self)
+        self._events = aiter(self._generation)
+        self._first = await self._next()
+
+    async def _next(self) -> Event | None:
+        assert self._events is not None
+        try:
+            event = await anext(self._events, None)
+        except RuntimeError as error:
+            # The library refuses with an exception whose text may quote the conversation: only its kind is told.
+            raise InvalidRequest(
+                "The model's chat template or engine refused this conversation; check the order and the roles of the "
+                "messages, and 'chat_template_kwargs'.",
+                param="messages",
+            ) from error
+        if event is not None and event.error is not None:
+            raise translate.refusal(event)
+        return event
+
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        """What is generated, until the choice is finished."""
+        reading = new_reading(self.plan, self.index, self.call.request.stops)
+        event, self._first = self._first, None
+        reason: FinishReason | None = None
+        try:
+            while event is not None:
+                for delta in self._read(event, reading):
+                    yield delta
+                for choice in event.choices:
+                    reason = translate.reason(choice.finish_reason) or reason
+                event = None if reading.stopped else await self._next()
+            if reading.stopped:
+                reason = "stop"
+            if reason is None:
+                raise EngineFailed("The engine stopped before the answer was complete.")
+            rest, reason = reading.finish(reason)
+            for delta in rest:
+                yield delta
+            legacy = reason == "tool_calls" and self.call.request.functions is not None
+            yield Finished(self.index, "function_call" if legacy else reason)
+        finally:
+            await self.aclose()
+
+    def _read(self, event: Event, reading: Reading) -> list[Delta]:
+        out: list[Delta] = []
+        if event.usage is not None:
+            details = event.usage.prompt_tokens_details
+            cached = details.cached_tokens if details else 0
+            self.usage = Usage(event.usage.prompt_tokens, event.usage.completion_tokens, cached, self.usage.reasoning)
+        elif event.prompt_progress is not None:
+            self.usage = Usage(event.prompt_progress.total, 0, event.prompt_progress.cache)
+        for choice in event.choices:
+            reasoning, content = choice.delta.reasoning_content, choice.delta.content
+            if reasoning or content:
+                spent = self.usage
+                thought = spent.reasoning + bool(reasoning)
+                self.usage = Usage(spent.prompt, spent.completion + 1, spent.cached, thought)
+            if reasoning:
+                out.append(ReasoningDelta(self.index, reasoning))
+            if content:
+                out.extend(reading.feed(content, translate.logprobs(choice.logprobs, self.call.request)))
+        return out
+
+    async def aclose(self) -> None:
+        """Stop, and give the slot back as soon as the engine has left it."""
+        generation, lease = self._generation, self._lease
+        self._generation = self._lease = None
+        if lease is None:
+            return
+        if generation is None:
+            self.pool.release(lease)
+            return
+        generation.cancel()
+        self.under_way.discard(self)
+        task = asyncio.create_task(self._release(generation, lease))
+        await asyncio.shield(task)
+
+    async def _release(self, generation: Generation, lease: Lease) -> None:
+        await generation.finished.wait()
+        self.pool.release(lease)

@@ -1,0 +1,86 @@
+"""Between OpenAI's words and llama.cpp's."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from confide.engine.llama import Event, Logprobs, TokenLogprob, TopLogprob
+from confide.engine.prompt import Plan
+from confide.engine.slots import Lease
+from confide.errors import ApiError, EngineFailed, InvalidRequest
+from confide.wire.answers import LEAST_LOGPROB, FinishReason
+from confide.wire.openai import ChatRequest
+
+_SEEDS: Final = 2**32 - 1  # llama.cpp's seeds have 32 bits, and the highest stands for "random"
+
+
+def reason(reason: str | None) -> FinishReason | None:
+    if reason is None:
+        return None
+    return "length" if reason == "length" else "stop"
+
+
+def refusal(event: Event) -> ApiError:
+    error = event.error
+    assert error is not None
+    if error.type == "exceed_context_size_error":
+        return InvalidRequest(
+            f"This model's maximum context length is {error.n_ctx} tokens. However, your messages resulted in "
+            f"{error.n_prompt_tokens} tokens. Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    if 400 <= error.code < 500:
+        return InvalidRequest("The engine refused the request.", param=None)
+    return EngineFailed("The engine failed while it answered.")
+
+
+def logprobs(logprobs: Logprobs | None, request: ChatRequest) -> tuple[dict[str, Any], ...] | None:
+    if not request.logprobs:
+        return None
+    top = request.top_logprobs or 0
+    tokens = (logprobs.content if logprobs else None) or ()
+    return tuple(
+        _token(token) | {"top_logprobs": [_token(alternative) for alternative in token.top_logprobs[:top]]}
+        for token in tokens
+    )
+
+
+def _token(token: TokenLogprob | TopLogprob) -> dict[str, Any]:
+    return {"token": token.token, "logprob": max(token.logprob, LEAST_LOGPROB), "bytes": token.bytes}
+
+
+def payload(request: ChatRequest, planned: Plan, lease: Lease, index: int) -> dict[str, Any]:
+    """The body for llama.cpp's route. Members left out have its defaults."""
+    payload: dict[str, Any] = {
+        "messages": planned.messages,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_progress": True,
+        "id_slot": lease.slot,
+        "cache_prompt": lease.warm,
+    }
+    given = {
+        "max_tokens": request.token_limit,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": None if request.top_k is None else max(request.top_k, 0),
+        "min_p": request.min_p,
+        "typical_p": request.typical_p,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "repeat_penalty": request.repetition_penalty or request.repeat_penalty,
+        "ignore_eos": request.ignore_eos,
+        "seed": None if request.seed is None else (request.seed + index) % _SEEDS,
+        "logit_bias": [[int(key), bias] for key, bias in (request.logit_bias or {}).items()] or None,
+        "chat_template_kwargs": request.chat_template_kwargs,
+        "grammar": planned.grammar,
+    }
+    payload |= {name: value for name, value in given.items() if value is not None}
+    if request.presence_penalty or request.frequency_penalty:
+        payload["repeat_last_n"] = -1  # OpenAI's penalties look at the whole text, llama.cpp's by default at 64 tokens
+    if request.logprobs:
+        payload |= {"logprobs": True, "top_logprobs": max(request.top_logprobs or 0, 1)}
+    if planned.form == "text" and request.stops:
+        payload["stop"] = request.stops
+    return payload

@@ -1,0 +1,80 @@
+"""The models that this server serves, and what ``/v1/models`` says of them.
+
+Source: OpenAI API specification, schema ``Model``, and the members that aggregators add (context length, modalities,
+supported parameters, pricing as decimal strings in USD per token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from confide.engine.base import Engine
+from confide.errors import NotFound
+from confide.wire.openai import CORE, HINTS
+
+FREE = {"prompt": "0", "completion": "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model under its public id."""
+
+    id: str
+    engine: Engine
+    name: str
+    description: str = ""
+    owned_by: str = "confide"
+    aliases: Sequence[str] = ()
+    pricing: Mapping[str, str] = field(default_factory=lambda: dict(FREE))
+    is_tee: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The model object."""
+        info = self.engine.info
+        return {
+            "id": self.id,
+            "object": "model",
+            "created": info.created,
+            "owned_by": self.owned_by,
+            "name": self.name,
+            "description": self.description,
+            "context_length": info.context_length,
+            "max_output_length": info.max_output_length,
+            "input_modalities": list(info.input_modalities),
+            "output_modalities": list(info.output_modalities),
+            "supported_parameters": sorted(
+                (info.parameters | {"stream", "stream_options"}) - CORE - HINTS | {"stream"}
+            ),
+            "pricing": dict(self.pricing),
+            "is_tee": self.is_tee,
+            "providers": [self.owned_by],
+            "metadata": {"engine": info.engine, "engine_version": info.version},
+        }
+
+
+class ModelTable:
+    """Looks models up by id or alias."""
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self._models = list(models)
+        self._by_name = {name: model for model in models for name in (model.id, *model.aliases)}
+
+    def __iter__(self) -> Any:
+        return iter(self._models)
+
+    def find(self, name: str) -> ServedModel:
+        """The model of that name.
+
+        Raises:
+            NotFound: ``model_not_found``.
+        """
+        model = self._by_name.get(name)
+        if model is None:
+            raise NotFound(
+                f"The model `{name[:64]}` does not exist or you do not have access to it.",
+                param="model",
+                code="model_not_found",
+            )
+        return model

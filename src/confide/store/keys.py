@@ -1,0 +1,204 @@
+"""API keys: who may ask. The file holds SHA-256 digests; a key itself is shown once and kept nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from confide.errors import OperatorError, StoreError
+
+PREFIX = "sk-confide-"
+SCHEMA_VERSION = 1
+_BUSY_SECONDS = 5.0
+_NAME = re.compile(r"(?!key_)[A-Za-z0-9._-]{1,64}")
+_SCHEMA = f"""
+CREATE TABLE api_key (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    digest BLOB NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    revoked INTEGER
+);
+CREATE UNIQUE INDEX api_key_active_name ON api_key (name) WHERE revoked IS NULL;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """What is known about a key; times are unix seconds."""
+
+    id: str
+    name: str
+    created: int
+    revoked: int | None = None
+
+
+def digest_of(key: str) -> bytes:
+    """What is stored instead of the key, which is random enough to need no salt."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+class KeyStore:
+    """The table of keys in one SQLite file, open until :meth:`close`."""
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._now = now
+        self._own_writes = 0
+        with _mapped(path):
+            self._db = _open(path)
+        self._inode = path.stat().st_ino
+
+    def __enter__(self) -> KeyStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        self._db.close()
+
+    def create(self, name: str) -> str:
+        """Make a key and return it, for the only time."""
+        if not _NAME.fullmatch(name):
+            raise OperatorError(f"{name!r} can't name a key: use 1 to 64 of A-Z a-z 0-9 . _ - (and no leading key_)")
+        key = PREFIX + secrets.token_urlsafe(32)
+        row = (f"key_{secrets.token_hex(6)}", name, digest_of(key), int(self._now()))
+        with _mapped(self._path):
+            try:
+                self._db.execute("INSERT INTO api_key (id, name, digest, created) VALUES (?, ?, ?, ?)", row)
+            except sqlite3.IntegrityError:
+                raise OperatorError(f"there is an active key named {name}; revoke it first") from None
+        self._own_writes += 1
+        return key
+
+    def list(self) -> list[KeyRecord]:
+        """Every key that was ever made, oldest first."""
+        with _mapped(self._path):
+            rows = self._db.execute("SELECT id, name, created, revoked FROM api_key ORDER BY created, rowid").fetchall()
+        return [KeyRecord(*row) for row in rows]
+
+    def revoke(self, id_or_name: str) -> KeyRecord:
+        """End an active key."""
+        now = int(self._now())
+        with _mapped(self._path):
+            row = self._db.execute(
+                "SELECT id, name, created FROM api_key WHERE revoked IS NULL AND ? IN (id, name)",
+                (id_or_name,),
+            ).fetchone()
+            if row is not None:
+                self._db.execute("UPDATE api_key SET revoked = ? WHERE id = ?", (now, row[0]))
+        if row is None:
+            raise OperatorError(f"there is no active key with the name or id {id_or_name}")
+        self._own_writes += 1
+        return KeyRecord(row[0], row[1], row[2], now)
+
+    def digests(self) -> dict[bytes, KeyRecord]:
+        """The active keys, by digest."""
+        with _mapped(self._path):
+            rows = self._db.execute(
+                "SELECT digest, id, name, created, revoked FROM api_key WHERE revoked IS NULL"
+            ).fetchall()
+        return {digest: KeyRecord(*rest) for digest, *rest in rows}
+
+    def data_version(self) -> int:
+        """A number that grows when the keys may have changed, by this connection or any other process."""
+        with _mapped(self._path):
+            if self._path.stat().st_ino != self._inode:
+                raise StoreError(f"{self._path} was replaced while it was open; restart the server")
+            (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        return int(version) + self._own_writes
+
+
+class Keys(Protocol):
+    """What a :class:`KeyRing` needs of a store."""
+
+    def digests(self) -> dict[bytes, KeyRecord]: ...
+    def data_version(self) -> int: ...
+
+
+class KeyRing:
+    """The active keys in memory, at most ``max_age`` seconds behind the store.
+
+    A store that can't be asked when it is time to ask raises StoreError: nobody gets in on old knowledge.
+    """
+
+    def __init__(self, store: Keys, max_age: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._max_age = max_age
+        self._clock = clock
+        self._keys: dict[bytes, KeyRecord] = {}
+        self._version: int | None = None
+        self._checked: float | None = None
+
+    def find(self, presented: str) -> KeyRecord | None:
+        """The record of this key, or None. The time it takes does not depend on which key matches."""
+        self._refresh()
+        digest = digest_of(presented)
+        found = None
+        for stored, record in self._keys.items():
+            if hmac.compare_digest(stored, digest):
+                found = record
+        return found
+
+    def _refresh(self) -> None:
+        now = self._clock()
+        if self._checked is not None and now - self._checked < self._max_age:
+            return
+        version = self._store.data_version()
+        if version != self._version:
+            self._keys = self._store.digests()
+            self._version = version
+        self._checked = now
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as failed:
+        reason = getattr(failed, "strerror", None) or failed
+        raise StoreError(f"the key store {path} can't be used: {reason}") from failed
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode to a file that only its owner can read."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        _migrate(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        for statement in _SCHEMA.strip().split(";\n"):
+            db.execute(statement)
+    elif version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema version {version}, and this confide knows {SCHEMA_VERSION}: upgrade confide"
+        )
+    db.execute("COMMIT")

@@ -1,0 +1,1 @@
+"""Bytes to values and back. No input or output, no clock, no state."""

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from confide.config import ModelSettings, Settings, is_loopback, load
+from confide.errors import ConfigError
+
+
+def from_toml(tmp_path: Path, text: str, **flags: object) -> Settings:
+    file = tmp_path / "confide.toml"
+    file.write_text(text)
+    return load(flags, environ={}, config_file=file)
+
+
+def test_defaults() -> None:
+    settings = load({}, environ={})
+    assert (settings.host, settings.port, settings.workers, settings.auth) == ("127.0.0.1", 8000, 1, True)
+    assert settings.models == ()
+    assert settings.data_dir.name == settings.cache_dir.name == "confide"
+    assert not settings.fetch_images
+
+
+def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "confide.toml"
+    file.write_text("port = 1\nworkers = 2\nmax_queue = 3\n")
+    environ = {"CONFIDE_CONFIG": str(file), "CONFIDE_WORKERS": "5", "CONFIDE_PORT": "4"}
+    settings = load({"port": 6, "host": None}, environ=environ)
+    assert (settings.port, settings.workers, settings.max_queue, settings.host) == (6, 5, 3, "127.0.0.1")
+
+
+def test_the_file_beside_us_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "confide.toml").write_text("port = 17")
+    monkeypatch.chdir(tmp_path)
+    assert load({}, environ={}).port == 17
+
+
+def test_variables_are_read_as_text() -> None:
+    environ = {
+        "CONFIDE_AUTH": "false",
+        "CONFIDE_CORS_ORIGINS": "https://a.example, http://localhost:3000",
+        "CONFIDE_KEEP_ALIVE": "2.5",
+        "CONFIDE_DATA_DIR": "~/somewhere",
+        "CONFIDE_PORT": "",
+        "CONFIDE_SERVICE_HOST": "injected by an orchestrator",
+    }
+    settings = load({}, environ=environ)
+    assert settings.auth is False
+    assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
+    assert settings.keep_alive == 2.5
+    assert settings.data_dir == Path.home() / "somewhere"
+    assert settings.port == 8000
+
+
+MODELS = """
+[[model]]
+source = "smollm2-135m-instruct"
+slots = 2
+aliases = ["small"]
+
+[[model]]
+id = "org/big"
+source = "/models/big.gguf"
+[model.pricing]
+prompt = "0.0000004"
+completion = "0.000001"
+"""
+
+
+def test_model_tables(tmp_path: Path) -> None:
+    small, big = from_toml(tmp_path, MODELS).models
+    assert small == ModelSettings(
+        source="smollm2-135m-instruct", id="smollm2-135m-instruct", slots=2, aliases=("small",)
+    )
+    assert (big.id, big.pricing) == ("org/big", {"prompt": "0.0000004", "completion": "0.000001"})
+
+
+def test_models_of_flags_and_variable_replace_the_tables(tmp_path: Path) -> None:
+    (only,) = from_toml(tmp_path, MODELS, model=["mine=/x/y.gguf"]).models
+    assert (only.id, only.source) == ("mine", "/x/y.gguf")
+    found = load({}, environ={"CONFIDE_MODEL": "hf:o/n@main/d/q.gguf, two=./b"}).models
+    assert [(model.id, model.source) for model in found] == [("q", "hf:o/n@main/d/q.gguf"), ("two", "./b")]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b"),
+        ("/a/b c.gguf", "b-c"),
+        ("/a/folder/", "folder"),
+        ("./x=y.gguf", "x-y"),
+        (".", "model"),
+    ],
+)
+def test_derived_ids(source: str, expected: str) -> None:
+    assert [model.id for model in load({"model": source}, environ={}).models] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("\n\nport = 99999", 3, "port: expected an integer from 0 to 65535 (0: any free port), got 99999"),
+        ("port = '80'", 1, "port: expected an integer from 0 to 65535 (0: any free port), got '80'"),
+        ("port = true", 1, "port: expected an integer"),
+        ("# port = 1\n'port' = -1", 2, "port: expected an integer"),
+        ("host = ''", 1, "host: expected a host name"),
+        ("workers = 65", 1, "workers: expected an integer from 1 to 64, got 65"),
+        ("keep_alive = nan", 1, "keep_alive: expected seconds"),
+        ("queue_timeout = inf", 1, "queue_timeout: expected seconds"),
+        ("cors_origins = ['example.com']", 1, "cors_origins: expected a list of origins"),
+        ("data_dir = 3", 1, "data_dir: expected the path of a folder, got 3"),
+        ("prt = 1", 1, "prt: no such setting; did you mean port?"),
+        ("host = 'a'\n[modle]\nid = 'x'", 2, "modle: no such setting; did you mean model?"),
+        ("model = 3", 1, "model: expected [[model]] tables"),
+        ("[model]\nsource = 'a'", 1, "model: expected [[model]] tables"),
+        ("[[model]]\nid = 'x'", 1, "a [[model]] table needs source"),
+        (
+            "[[model]]\nsource = 'a'\n\n[[model]]\nsource = 'b'\nslots = 0",
+            6,
+            "slots: expected an integer from 1",
+        ),
+        (
+            "[[model]]\nsource = 'a'\nslots = 2\n[[model]]\nsource = 'b'\nslotz = 0",
+            6,
+            "slotz: no such setting",
+        ),
+        ("[[model]]\nsource = 'a'\nid = 'no spaces'", 3, "id: expected a public id"),
+        ("[[model]]\nsource = 'a'\n[model.pricing]\nprompt = 'free'", 3, "pricing: expected a table"),
+        ("[[model]]\nsource = 'a'\npricing = {total = '1'}", 3, "pricing: expected a table"),
+        ("[[model]]\nsource = 'a'\n[[model]]\nsource = './a.gguf'", 3, "the model id a is taken twice"),
+        ("[[model]]\nsource = 'a'\naliases = ['a']", 1, "the model id a is taken twice"),
+        (
+            "auth = false\nhost = '0.0.0.0'",
+            1,
+            "auth: keys can be off only on a loopback address, not on 0.0.0.0",
+        ),
+        ("host = 'a'\nport = = 1", 2, "Invalid value"),
+        ("port = 1\nport = 2", 2, "Cannot overwrite a value"),
+        ("host = 'a'\nmodels = [", 2, ""),
+    ],
+)
+def test_the_offending_line_is_named(tmp_path: Path, text: str, line: int, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_toml(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path}/confide.toml line {line}: {message}")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"CONFIDE_PORT": "tcp://10.0.0.1:80"}, "CONFIDE_PORT: expected an integer from 0 to 65535"),
+        ({"CONFIDE_AUTH": "maybe"}, "CONFIDE_AUTH: expected true or false, got maybe"),
+        (
+            {"CONFIDE_AUTH": "0", "CONFIDE_HOST": "::"},
+            "CONFIDE_AUTH: keys can be off only on a loopback address",
+        ),
+        ({"CONFIDE_KEEP_ALIVE": "nan"}, "CONFIDE_KEEP_ALIVE: expected seconds"),
+        ({"CONFIDE_MODEL": "a,b/a"}, "CONFIDE_MODEL: the model id a is taken twice"),
+        ({"CONFIDE_CONFIG": "/no/such/file"}, "/no/such/file: can't be read: No such file"),
+    ],
+)
+def test_the_variable_is_named(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({}, environ=environ)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"port": 65536}, "--port: expected an integer"),
+        ({"data_dir": ""}, "--data-dir: expected the path of a folder"),
+        ({"auth": False, "host": "example.com"}, "--no-auth: keys can be off only"),
+        ({"model": ["x=a", "x=b"]}, "--model: the model id x is taken twice"),
+        ({"model": [""]}, "--model: expected a catalogue name"),
+        ({"host": "h" * 300, "port": "x" * 300}, "--port: expected an integer"),
+    ],
+)
+def test_the_flag_is_named(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(flags, environ={})
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_flag_that_is_no_setting_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="not settings: \\['prot'\\]"):
+        load({"prot": 1}, environ={})
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(b"host = '\xff'")
+    with pytest.raises(ConfigError, match="not a text file in UTF-8"):
+        load({}, environ={}, config_file=tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LOCALHOST"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+    assert load({"auth": False, "host": host}, environ={}).auth is False
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example", "example.com", "127.0.0.1.nip"])
+def test_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_importing_creates_nothing(tmp_path: Path) -> None:
+    program = "import confide.config, confide.cli, confide.store.keys, confide.engine.pull"
+    variables = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=variables, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
