@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import uvicorn
@@ -65,16 +65,17 @@ def _serve(settings: Settings, models: Models, on_ready: Callable[[], object], s
         for model_settings, local in models:
             served.append(_load(settings, model_settings, local))
         doorman = Doorman(KeyRing(store).find if store else None)
+        images = image_rules(settings)
         app = build(
             ApiParts(
                 models=ModelTable(served),
                 doorman=doorman,
                 limits=ChatLimits(settings.max_body_bytes, settings.keep_alive),
-                images=image_rules(settings),
+                images=images,
                 cors_origins=settings.cors_origins,
             )
         )
-        server = _Server(_uvicorn_config(app), on_ready, served)
+        server = _Server(_uvicorn_config(app), on_ready, partial(_close, served, images))
         server.run(sockets=sockets)
     finally:
         if store is not None:
@@ -97,15 +98,25 @@ def _uvicorn_config(app: object) -> uvicorn.Config:
     )
 
 
+async def _close(served: Sequence[ServedModel], images: ImageRules) -> None:
+    for model in served:
+        await model.engine.close()
+    if images.fetcher is not None:
+        await images.fetcher.aclose()
+
+
 class _Server(uvicorn.Server):
-    """Says when it is ready, and unloads the models on the loop that used them."""
+    """Says when it is ready, and closes what lives on its loop."""
 
     def __init__(
-        self, server_config: uvicorn.Config, on_ready: Callable[[], object], served: Sequence[ServedModel]
+        self,
+        server_config: uvicorn.Config,
+        on_ready: Callable[[], object],
+        on_close: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(server_config)
         self._on_ready = on_ready
-        self._served = served
+        self._on_close = on_close
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -114,8 +125,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets=sockets)
-        for model in self._served:
-            await model.engine.close()
+        await self._on_close()
 
 
 def _load(settings: Settings, model: ModelSettings, local: LocalModel) -> ServedModel:

@@ -17,7 +17,7 @@ from confide.cli import run
 from confide.cli.console import Downloads
 from confide.cli.doctor import examine
 from confide.cli.gpu import ask
-from confide.cli.serve import local_model, missing_modules, need_extras, try_it
+from confide.cli.serve import announcer, local_model, missing_modules, need_extras, try_it
 from confide.config import ModelSettings, load
 from confide.engine.catalogue import CATALOGUE
 from confide.errors import OperatorError
@@ -170,6 +170,19 @@ def test_lines_to_try_it() -> None:
     curl, export = try_it("http://127.0.0.1:8000", "m", None)
     assert "Authorization" not in curl
     assert "OPENAI_API_KEY=none" in export
+
+
+def test_print_curl_makes_a_fresh_key_at_each_start(tmp_path: Path, capsys: Captured) -> None:
+    keys = []
+    for _ in range(2):
+        announcer(load({}), "m", print_curl=True)("http://127.0.0.1:1/")
+        (key,) = set(re.findall(r"sk-confide-[\w-]{43}", capsys.readouterr().out))
+        keys.append(key)
+    with KeyStore(tmp_path / "data" / "confide.db") as store:
+        assert [KeyRing(store).find(key) is None for key in keys] == [True, False]
+    announcer(load({}), "m", print_curl=False)("http://127.0.0.1:1")
+    announcer(load({"auth": False}), "m", print_curl=True)("http://127.0.0.1:1")
+    assert "sk-confide" not in "".join(capsys.readouterr())
 
 
 def test_missing_extras_are_named() -> None:

@@ -30,7 +30,7 @@ WORDS = ("red", "", "naïve", "line\nbreak", 'quo"te', "back\\slash", "😀", "a
 def schema(rng: random.Random) -> Json:
     """One schema of the kind that clients send: mostly an object, bounded in depth and in the length of answers."""
     maker = _Maker(rng)
-    root = maker.object_(0) if rng.random() < 0.8 else maker.any_of_all(0)
+    root: Json = maker.object_(0) if rng.random() < 0.8 else maker.any_of_all(0)
     if maker.definitions:
         root["$defs"] = maker.definitions
     if rng.random() < 0.3:
@@ -156,14 +156,14 @@ class _Maker:
 
     def tree(self, _: int) -> Json:
         name = f"D{len(self.definitions)}"
-        ref = {"$ref": f"#/$defs/{name}"}
+        ref: Json = {"$ref": f"#/$defs/{name}"}
         kids = self.rng.choice(({"type": "array", "items": ref, "maxItems": 2}, {"anyOf": [ref, {"type": "null"}]}))
         self.definitions[name] = {
             "type": "object",
             "properties": {"label": {"type": "string", "maxLength": 4}, "next": kids},
             "required": ["next"],
         }
-        return ref
+        return dict(ref)
 
 
 def answer(grammar: str, rng: random.Random) -> bytes | None:

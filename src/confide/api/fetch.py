@@ -101,6 +101,10 @@ class Fetcher(Protocol):
         """The body, at most ``max_bytes`` of it, within ``seconds``; or FetchError."""
         ...
 
+    async def aclose(self) -> None:
+        """Close what it holds open."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Target:

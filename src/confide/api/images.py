@@ -13,7 +13,10 @@ import binascii
 import io
 import re
 import struct
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
@@ -68,7 +71,14 @@ class Image:
     height: int
 
 
-async def load_image(url: str, *, param: str, policy: ImagePolicy, fetcher: Fetcher | None) -> Image:
+async def load_image(
+    url: str,
+    *,
+    param: str,
+    policy: ImagePolicy,
+    fetcher: Fetcher | None,
+    decoding: AbstractAsyncContextManager[object] | None = None,
+) -> Image:
     """The image behind a URL.
 
     Args:
@@ -76,16 +86,19 @@ async def load_image(url: str, *, param: str, policy: ImagePolicy, fetcher: Fetc
         param: the path of the URL in the request, for the error object.
         policy: the bounds.
         fetcher: who downloads; may be None where the policy allows no remote URL.
+        decoding: held while an image is decoded, to bound how many are at once.
 
     Raises:
         InvalidRequest: code invalid_image_url, invalid_image_format, image_parse_error or image_too_large.
     """
     try:
+        work: Callable[[], Image]
         if url[:5].lower() == "data:":
-            text = _data_of(url, policy)
-            return await asyncio.to_thread(_from_base64, text, policy)
-        data = await _download(url, policy, fetcher)
-        return await asyncio.to_thread(_verified, data, policy)
+            work = partial(_from_base64, _data_of(url, policy), policy)
+        else:
+            work = partial(_verified, await _download(url, policy, fetcher), policy)
+        async with decoding or nullcontext():
+            return await asyncio.to_thread(work)
     except _Refused as refused:
         raise InvalidRequest(refused.message, param=param, code=refused.code) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from confide.api.fetch import Fetcher
@@ -11,10 +12,14 @@ from confide.wire.openai import ChatRequest, ImagePart
 
 @dataclass(frozen=True, slots=True)
 class ImageRules:
-    """What images may be, and who fetches those that came as an https URL."""
+    """What images may be, who fetches those that came as an https URL, and how many are decoded at once.
+
+    Decoding one image of the largest size takes a core for a second and hundreds of megabytes.
+    """
 
     policy: ImagePolicy = field(default_factory=ImagePolicy)
     fetcher: Fetcher | None = None
+    decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
 
 async def load_images(request: ChatRequest, rules: ImageRules) -> None:
@@ -31,5 +36,11 @@ async def load_images(request: ChatRequest, rules: ImageRules) -> None:
     ]
     check_count(len(found), param="messages", policy=rules.policy)
     for part, param in found:
-        image = await load_image(part.image_url.url, param=param, policy=rules.policy, fetcher=rules.fetcher)
+        image = await load_image(
+            part.image_url.url,
+            param=param,
+            policy=rules.policy,
+            fetcher=rules.fetcher,
+            decoding=rules.decoding,
+        )
         part.image_url.url = data_url(image)

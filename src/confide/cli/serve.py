@@ -62,7 +62,7 @@ def serve(
     settings = config.load(flags, config_file=config_file)
     need_extras()
     models = [(entry, local_model(entry, settings.cache_dir)) for entry in chosen_models(settings)]
-    ready = _announcer(settings, models[0][0].id or models[0][1].id, print_curl)
+    ready = announcer(settings, models[0][0].id or models[0][1].id, print_curl=print_curl)
 
     from confide.server import run
 
@@ -94,7 +94,7 @@ def local_model(entry: ModelSettings, cache_dir: Path) -> LocalModel:
     return dataclasses.replace(found, projector=projector.path)
 
 
-def _announcer(settings: Settings, model: str, print_curl: bool) -> Callable[[str], None]:
+def announcer(settings: Settings, model: str, *, print_curl: bool) -> Callable[[str], None]:
     """What to print when the server answers."""
     key = _fresh_key(settings) if print_curl and settings.auth else None
 

@@ -36,7 +36,7 @@ _STYLE = {
 }
 _NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}, "additionalProperties": False}
 _ANY_TEXT = "/(?s:.+)/"
-_WALKS, _STEPS, _SECONDS = 2, 60, 0.25
+_WALKS, _STEPS, _SECONDS = 2, 24, 0.25
 _REMEMBERED = 512
 
 
@@ -105,7 +105,7 @@ def _judge(grammar: str) -> str | None:
     if len(grammar) > MAX_GRAMMAR_CHARS:
         return "The schemas of this request are too large together."
     try:
-        decoder = Decoder(grammar, _limits())
+        decoder = Decoder(grammar, _limits(), wide=True)
     except DecoderError as error:
         return _sentence(str(error))
     try:
@@ -133,7 +133,7 @@ def _rehearse(decoder: Decoder) -> None:
     for seed in range(_WALKS):
         choose, walk = random.Random(seed), decoder.walk()  # noqa: S311 - no secret depends on it
         for _ in range(_STEPS):
-            options = [byte for byte in walk.allowed() if byte != END]
+            options = [token for token in walk.allowed() if token != END]
             if not options or time.monotonic() > deadline:
                 break
             walk.take(choose.choice(options))

@@ -30,6 +30,7 @@ MAX_DEPTH = 40
 MAX_DEFINITIONS = 300
 MAX_PROPERTIES = 500
 MAX_ITEMS = 1000
+MAX_ONE_OF = 60
 MAX_AT_LEAST_ONE = 30
 ANY_NAME = "(?s:.*)"
 
@@ -84,11 +85,10 @@ class Nodes:
         return self._any_of([(s, f"{flat.path}.{kind}[{i}]") for i, s in enumerate(schemas)], flat.path, depth)
 
     def _require_disjoint(self, schemas: Sequence[object], path: str) -> None:
+        if len(schemas) > MAX_ONE_OF:
+            raise Refused(path, f"oneOf has more than {MAX_ONE_OF} alternatives")
         for index, one in enumerate(schemas):
             for two in schemas[:index]:
-                self._count += 1
-                if self._count > MAX_NODES:
-                    raise Refused(path, "oneOf has too many alternatives to compare")
                 if not self.schemas.disjoint(one, two, path):
                     raise Refused(
                         path,

@@ -123,6 +123,7 @@ class Schemas:
 
     def __init__(self, root: object) -> None:
         self.root = root
+        self._known: dict[int, tuple[object, Flat]] = {}
 
     def resolve(self, ref: object, path: str) -> tuple[object, str]:
         """The schema that a local reference names, and its location."""
@@ -142,6 +143,12 @@ class Schemas:
         parts: list[Flat] = []
         self._collect(schema, path, parts, frozenset())
         return reduce(_merge, parts, Flat(path))
+
+    def _flatten_once(self, schema: object, path: str) -> Flat:
+        """As :meth:`flatten`, remembered: each alternative is compared with all the others."""
+        if id(schema) not in self._known:
+            self._known[id(schema)] = (schema, self.flatten(schema, path))  # holding it keeps its id its own
+        return self._known[id(schema)][1]
 
     def _collect(self, schema: object, path: str, parts: list[Flat], seen: frozenset[str]) -> None:
         if schema is True:
@@ -169,7 +176,7 @@ class Schemas:
         if depth > MAX_DISJOINT_DEPTH:
             return False
         try:
-            one, two = self.flatten(first, path), self.flatten(second, path)
+            one, two = self._flatten_once(first, path), self._flatten_once(second, path)
         except Unsatisfiable:
             return True
         for _, branches in one.groups:

@@ -11,7 +11,7 @@ from confide.engine.pattern import PatternError, translate
 from confide.engine.schema_parts import Flat, Json, Refused, Unsatisfiable, canonical
 
 MAX_LENGTH = 20_000
-MAX_MULTIPLE = 10_000
+MAX_MULTIPLE = 1000
 SAFE = 2**53 - 1
 FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
 _SCALAR = (

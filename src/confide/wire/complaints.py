@@ -34,7 +34,9 @@ _SUPPORTED: Final = {
     "role": "'system', 'developer', 'user', 'assistant', 'tool', and 'function'",
     "tool_choice": "'none', 'auto', and 'required'",
     "response_format.type": "'text', 'json_object', and 'json_schema'",
+    "allowed_tools.tools[].type": "'function'",
     "tools[].type": "'function' and 'custom'",
+    "tool_calls[].type": "'function'",
     "tool_choice.type": "'function', 'custom', and 'allowed_tools'",
     "function_call": "'none' and 'auto'",
     "content[].type": "'text', 'image_url', 'input_audio', and 'file'",
@@ -42,6 +44,8 @@ _SUPPORTED: Final = {
     "mode": "'auto' and 'required'",
 }
 _LONGEST_ECHO: Final = 40
+_LONGEST_LOOKUP: Final = 1 << 20
+"""In a body longer than this no value is looked up: decoding all of it only to repeat one number isn't worth it."""
 
 
 def explain(error: Exception, body: bytes) -> InvalidRequest:
@@ -109,15 +113,16 @@ def _out_of_bounds(param: str, match: re.Match[str], value: object) -> InvalidRe
 def _wrong_length(param: str, match: re.Match[str], value: Any) -> InvalidRequest:
     kind = {"array": "array", "str": "string", "object": "object"}[match["kind"]]
     bound, length = match["bound"], len(value) if isinstance(value, str | list | dict) else "another"
+    one = "a" if kind == "string" else "an"
     if match["sign"] == "<=":
         return InvalidRequest(
-            f"Invalid '{param}': {kind} too long. Expected an {kind} with maximum length {bound}, but got an {kind} "
-            f"with length {length} instead.",
+            f"Invalid '{param}': {kind} too long. Expected {one} {kind} with maximum length {bound}, but got {one} "
+            f"{kind} with length {length} instead.",
             param=param,
             code=f"{kind}_above_max_length",
         )
     return InvalidRequest(
-        f"Invalid '{param}': empty {kind}. Expected an {kind} with minimum length {bound}, but got an empty {kind} "
+        f"Invalid '{param}': empty {kind}. Expected {one} {kind} with minimum length {bound}, but got an empty {kind} "
         "instead.",
         param=param,
         code=f"empty_{kind}",
@@ -148,6 +153,8 @@ def _wrong_type(param: str, want: str, got: str | None) -> InvalidRequest:
 
 def _lookup(body: bytes, param: str) -> Any:
     """The value at a dotted path; None where there is none. Only for messages, so it never raises."""
+    if len(body) > _LONGEST_LOOKUP:
+        return None
     try:
         value = msgspec.json.decode(body)
         for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", param):

@@ -360,6 +360,9 @@ HARMLESS: dict[str, object] = {
 """Values that ask for what happens anyway, so that no engine needs to have the member."""
 
 _decoder = msgspec.json.Decoder(ChatRequest)
+_MOST_VALUES = 1_000_000
+"""The most brackets, braces and commas in a body. Each may become an object of 60 bytes out of one or two, so that
+32 MiB of ``[],`` would fill a gigabyte and hold everybody up for seconds."""
 
 
 def parse_chat(body: bytes) -> ChatRequest:
@@ -371,7 +374,11 @@ def parse_chat(body: bytes) -> ChatRequest:
     Raises:
         InvalidRequest: with OpenAI's words, ``param`` as a dotted path and its ``code``.
     """
+    if sum(body.count(mark) for mark in (b"[", b"{", b",")) > _MOST_VALUES:
+        raise InvalidRequest(f"The JSON body of your request has more than {_MOST_VALUES} values.")
     try:
+        if not body.isascii():
+            body.decode()  # the decoder doesn't look into the strings that it skips
         request = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise explain(error, body) from None

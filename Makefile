@@ -1,0 +1,57 @@
+# One command per task; CI runs the same ones.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+ARGS ?=
+
+.PHONY: run test lint type docs bench soak lock clean
+
+run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
+	@exec $(BIN)/confide serve --print-curl $(ARGS)
+
+test: $(VENV)/.dev  ## All tests, with coverage. Needs Node 20 or later for the TypeScript clients.
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(VENV)/.dev  ## Style, and the direction of imports between rooms.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+type: $(VENV)/.dev  ## mypy, strict.
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev  ## Write the generated parts of the reference anew.
+	$(BIN)/python -m tests.reference --write
+
+bench: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes docs/benchmarks.md.
+	$(BIN)/python benchmarks/engine.py --write docs/benchmarks.md $(ARGS)
+
+soak: $(VENV)/.dev  ## The load tests at full length.
+	CONFIDE_SOAK=1000 $(BIN)/python -m pytest tests/load $(ARGS)
+
+lock:  ## Pin dependencies anew (needs uv).
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--extra local --extra hub pyproject.toml requirements/build.in -o requirements/run.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--all-extras pyproject.toml requirements/build.in -c requirements/run.lock -o requirements/dev.lock
+
+clean:
+	rm -rf $(VENV) .venvs .cache node_modules
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "confide needs Python 3.11 or later; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --progress-bar on --require-hashes -r requirements/run.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r requirements/dev.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.run
