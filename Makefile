@@ -25,7 +25,7 @@ type: $(VENV)/.dev  ## mypy, strict.
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev  ## Write the generated parts of the reference anew.
-	$(BIN)/python -m tests.reference --write
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes docs/benchmarks.md.
 	$(BIN)/python benchmarks/engine.py --write docs/benchmarks.md $(ARGS)

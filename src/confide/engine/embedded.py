@@ -150,8 +150,11 @@ def _is_constrained(request: ChatRequest) -> bool:
 
 def _plan(request: ChatRequest) -> Plan:
     planned = plan(request)
-    if planned.grammar is not None:
-        grammar.check(planned.grammar)
+    if planned.grammar is not None and planned.form == "json":
+        grammar.check(planned.grammar, param="response_format", code="invalid_json_schema")
+    elif planned.grammar is not None:
+        param = "tools" if request.functions is None else "functions"
+        grammar.check(planned.grammar, param=param, code="invalid_function_parameters")
     return planned
 
 

@@ -7,6 +7,7 @@ from outside the standard library.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -64,17 +65,21 @@ def scenario(function: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def main() -> None:
-    """Run every scenario and print what became of it."""
-    for function in _scenarios:
-        outcome = {"scenario": function.__name__, "error": None}
-        try:
-            result = function()
-            if inspect.iscoroutine(result):
-                asyncio.run(result)
-        except Exception:
-            outcome["error"] = traceback.format_exc()
-        print(json.dumps(outcome), flush=True)
-    sys.stdout.flush()
+    """Run every scenario and print what became of it; what the client itself prints goes to stderr.
+
+    All share one event loop, because some clients keep connections between calls.
+    """
+    reports = sys.stdout
+    with asyncio.Runner() as runner, contextlib.redirect_stdout(sys.stderr):
+        for function in _scenarios:
+            error = None
+            try:
+                result = function()
+                if inspect.iscoroutine(result):
+                    runner.run(result)
+            except Exception:
+                error = traceback.format_exc()
+            print(json.dumps({"scenario": function.__name__, "error": error}), file=reports, flush=True)
 
 
 def check_arguments(name: str, arguments: str) -> None:

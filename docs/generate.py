@@ -1,0 +1,117 @@
+"""Writes the reference pages that the code itself knows: ``python docs/generate.py [--check]``."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from pathlib import Path
+
+import msgspec
+
+from confide.config import PREFIX, ModelSettings, Settings
+from confide.engine.embedded import PARAMETERS
+from confide.wire.openai import CORE, HARMLESS, HINTS, ChatRequest
+
+FOLDER = Path(__file__).parent / "reference"
+
+
+def chat() -> str:
+    """Every member of a chat request, and what becomes of it."""
+    rows = ["| member | what becomes of it |", "| --- | --- |"]
+    for name in ChatRequest.__struct_fields__:
+        if name in CORE or name in PARAMETERS:
+            fate = "honoured"
+        elif name in HINTS:
+            fate = "a hint: its type is checked, it may be ignored"
+        elif name in HARMLESS:
+            fate = f"refused, unless it is `{msgspec.json.encode(HARMLESS[name]).decode()}`"
+        else:
+            fate = "refused by name (`unsupported_parameter`)"
+        rows.append(f"| `{name}` | {fate} |")
+    return f"""# POST /v1/chat/completions: the members of a request
+
+What the embedded engine does with each member that is known. `null` means absent. Members that no engine knows are
+ignored. Members that promise a constraint on the output are all known, so that none is ignored by accident.
+
+{chr(10).join(rows)}
+
+* `max_completion_tokens` wins over `max_tokens`. Where the request says nothing of sampling, llama.cpp's defaults hold.
+* `n` is at most the number of slots of the model; prompt tokens count once.
+* Tools are always strict. At most 8 calls are made in one answer. With a call, `finish_reason` is `tool_calls`
+  (`function_call` for the deprecated `functions`), also when one tool was named.
+* `response_format` holds for the answer's text; with tools, for the reply where the model makes no call.
+* A stop sequence ends text and replies, never a call.
+* Images: data URLs of png, jpeg, webp and gif (not animated), for models with a projector; https URLs where the
+  operator set `fetch_images`.
+"""
+
+
+def settings() -> str:
+    """Every setting."""
+    return f"""# Settings
+
+One precedence: flags, then `{PREFIX}*` variables, then `confide.toml`, then defaults. The file is `--config`, else
+`{PREFIX}CONFIG`, else `confide.toml` in the current folder, if there is one. A wrong value is an error at start that
+names the line, the variable or the flag.
+
+{_table(Settings, skip={"models"}, variables=True)}
+
+## `[[model]]`
+
+One table for each model that is served. Without any, the default of the catalogue is. `--model [ID=]SOURCE` (can be
+repeated) and `{PREFIX}MODEL` (separated by commas) replace the tables.
+
+{_table(ModelSettings, skip=set(), variables=False)}
+"""
+
+
+def _table(struct: type[msgspec.Struct], *, skip: set[str], variables: bool) -> str:
+    head = ["| key | variable | default | what it takes |", "| --- | --- | --- | --- |"]
+    hints = typing.get_type_hints(struct, include_extras=True)
+    for field in msgspec.structs.fields(struct):
+        if field.name in skip:
+            continue
+        variable = f"`{PREFIX}{field.name.upper()}`" if variables else "-"
+        head.append(f"| `{field.name}` | {variable} | {_default(field)} | {_described(hints[field.name])} |")
+    return "\n".join(head)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.default is not msgspec.NODEFAULT:
+        shown = field.default
+    elif field.name in ("data_dir", "cache_dir"):
+        return "the user's data folder" if field.name == "data_dir" else "the user's cache folder"
+    elif field.default_factory is not msgspec.NODEFAULT:
+        shown = field.default_factory()
+    else:
+        return "required"
+    return "none" if shown is None or shown == () else f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
+
+
+def _described(hint: object) -> str:
+    for meta in getattr(hint, "__metadata__", ()):
+        if isinstance(meta, msgspec.Meta) and meta.description:
+            return meta.description
+    return "text"
+
+
+PAGES = {"chat.md": chat, "settings.md": settings}
+
+
+def main() -> int:
+    """Write the pages; with ``--check``, only say whether they are as they must be."""
+    stale = [name for name, page in PAGES.items() if not _is(FOLDER / name, page())]
+    if "--check" in sys.argv:
+        return int(bool(stale))
+    FOLDER.mkdir(exist_ok=True)
+    for name in stale:
+        (FOLDER / name).write_text(PAGES[name]())
+    return 0
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

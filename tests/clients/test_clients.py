@@ -1,0 +1,40 @@
+"""Real clients against the running server: what is asserted stands in the scripts, one scenario a test."""
+
+from __future__ import annotations
+
+import pytest
+from tests.clients.environments import scenario_names
+
+from tests.clients.conftest import Outcomes
+
+SCRIPTS = [
+    ("clients-openai", "openai_sdk.py"),
+    ("clients-openai", "langchain_client.py"),
+    ("clients-openai", "pydantic_ai_client.py"),
+    ("clients-litellm", "litellm_client.py"),
+    ("clients-instructor", "instructor_client.py"),
+    ("node", "openai_sdk.mjs"),
+    ("node", "ai_sdk.mjs"),
+]
+
+
+# The first scenario of each environment waits for its installation.
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("environment", "script", "scenario"),
+    [
+        pytest.param(environment, script, name, id=f"{script}-{name}")
+        for environment, script in SCRIPTS
+        for name in scenario_names(script)
+    ],
+)
+def test_client(outcomes: Outcomes, environment: str, script: str, scenario: str) -> None:
+    done = outcomes(environment, script)
+    assert scenario in done, f"{script} did not report on {scenario}"
+    assert done[scenario] is None, done[scenario]
+
+
+@pytest.mark.parametrize("script", [script for _, script in SCRIPTS])
+def test_no_scenario_is_unknown(outcomes: Outcomes, script: str) -> None:
+    environment = next(environment for environment, other in SCRIPTS if other == script)
+    assert list(outcomes(environment, script)) == scenario_names(script)

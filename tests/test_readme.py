@@ -1,0 +1,130 @@
+"""The examples of the README, run as they stand there against the server that ``make run`` starts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from confide.engine import catalogue
+from confide.engine.pull import LocalModel
+from tests.clients.environments import NODE_FOLDER, node_environment, python_environment
+from tests.serving import RunningServer, serving
+
+README = Path(__file__).parent.parent / "README.md"
+PORT = 8000  # the server's default, as make run has it
+
+
+def examples(text: str) -> dict[str, str]:
+    """The first fenced block under each heading that has one."""
+    blocks = re.findall(r"^#+ ([^\n]+)\n(?:(?!^#|^```).*\n)*^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return dict(blocks)
+
+
+def example(heading: str) -> str:
+    """The example under a heading of the README."""
+    found = examples(README.read_text())
+    assert heading in found, f"README.md has no example under the heading '{heading}'"
+    return found[heading]
+
+
+def is_free(port: int) -> bool:
+    """Whether a server can listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def printed(server: RunningServer, start: str) -> str:
+    """The line that the server printed and that starts so."""
+    tick = threading.Event()
+    for _ in range(100):
+        for line in server.log.read_text().splitlines():
+            if line.startswith(start):
+                return line
+        tick.wait(0.1)
+    raise AssertionError(f"the server printed no line that starts with '{start}':\n{server.log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def server(smollm2: LocalModel, model_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """What make run starts: the default model, and commands printed."""
+    port = PORT if is_free(PORT) else 0
+    args = ["--print-curl", "--port", str(port), "--cache-dir", str(model_cache)]
+    with serving(tmp_path_factory.mktemp("readme"), [], *args, model=catalogue.DEFAULT) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def exported(server: RunningServer) -> dict[str, str]:
+    """The variables of the export line that the server printed."""
+    command, *pairs = shlex.split(printed(server, "export "))
+    assert command == "export"
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def shell(command: str, env: Mapping[str, str]) -> dict[str, object]:
+    """Run a command as a person would, and read the JSON that it prints."""
+    kept = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+    bash = ["bash", "-euo", "pipefail", "-c", command]
+    done = subprocess.run(bash, env=kept | dict(env), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def assert_is_an_answer(answer: dict[str, object]) -> None:
+    assert answer.get("object") == "chat.completion", answer
+    assert answer["model"] == catalogue.DEFAULT
+    assert answer["choices"][0]["message"]["content"]
+
+
+def test_the_variables_are_those_of_the_readme(exported: dict[str, str], server: RunningServer) -> None:
+    assert set(exported) == {"OPENAI_API_KEY", "OPENAI_BASE_URL"}
+    assert exported["OPENAI_API_KEY"].startswith("sk-")
+    assert exported["OPENAI_BASE_URL"] == server.url
+    shown = re.search(r"^export OPENAI_API_KEY=sk-\S+ OPENAI_BASE_URL=(\S+)$", README.read_text(), re.MULTILINE)
+    assert shown, "README.md doesn't show the export line"
+    assert shown[1] == f"http://127.0.0.1:{PORT}/v1"
+
+
+def test_the_printed_curl_command(server: RunningServer) -> None:
+    assert_is_an_answer(shell(printed(server, "curl "), {}))
+
+
+def test_curl(exported: dict[str, str]) -> None:
+    assert_is_an_answer(shell(example("curl"), exported))
+
+
+@pytest.mark.timeout(900)
+def test_python(exported: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(example("Python"))
+    done = python_environment("clients-openai").run(script, exported)
+    assert done.returncode == 0, done.stderr
+    *text, parsed = done.stdout.splitlines()
+    assert "".join(text)
+    assert re.fullmatch(r"kind='(cat|dog|bird)' legs=(2|4)", parsed)
+
+
+@pytest.mark.timeout(900)
+def test_typescript(exported: dict[str, str], tmp_path: Path) -> None:
+    node = node_environment()
+    # The example is TypeScript that is JavaScript as well, so that Node runs it as it stands.
+    script = tmp_path / "example.mjs"
+    script.write_text(example("TypeScript"))
+    (tmp_path / "node_modules").symlink_to(NODE_FOLDER / "node_modules")
+    done = node.run(script, exported)
+    assert done.returncode == 0, done.stderr
+    assert "get_weather" in done.stdout
+    assert re.search(r"""city\\?"\s*:\s*\\?"(Paris|Rome)""", done.stdout), done.stdout
