@@ -23,9 +23,20 @@ PORT = 8000  # the server's default, as make run has it
 
 
 def examples(text: str) -> dict[str, str]:
-    """The first fenced block under each heading that has one."""
-    blocks = re.findall(r"^#+ ([^\n]+)\n(?:(?!^#|^```).*\n)*^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return dict(blocks)
+    """The first fenced block under each heading."""
+    found: dict[str, str] = {}
+    heading, block = "", None
+    for line in text.splitlines(keepends=True):
+        if block is not None and line.startswith("```"):
+            found.setdefault(heading, "".join(block))
+            block = None
+        elif block is not None:
+            block.append(line)
+        elif line.startswith("```"):
+            block = []
+        elif line.startswith("#"):
+            heading = line.lstrip("#").strip()
+    return found
 
 
 def example(heading: str) -> str:

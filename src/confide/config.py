@@ -307,9 +307,11 @@ def _refuse_doubles(found: Iterable[tuple[ModelSettings, str]]) -> None:
             seen.add(name)
 
 
-def quiet_openmp() -> None:
-    """Make OpenMP threads sleep while they wait; must run before the engine's library loads.
+def prepare_for_engine() -> None:
+    """Set what the engine's libraries read when they load; must run before they do. An operator's own choice stands.
 
-    Spinning threads, the default, collapse as soon as anything else wants the cores. An operator's own choice stands.
+    * OpenMP: threads sleep while they wait. Spinning, the default, collapses as soon as anything else wants the cores.
+    * llguidance: silent. On a failure while decoding it would print the token's text, which is content.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ["LLGUIDANCE_LOG_LEVEL"] = "0"

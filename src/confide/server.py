@@ -43,7 +43,7 @@ def run(settings: Settings, models: Models, *, on_ready: Callable[[str], None]) 
         ConfigError: the address can't be bound.
         ModelFileError: a model can't be loaded.
     """
-    config.quiet_openmp()
+    config.prepare_for_engine()
     listener = _bind(settings)
     url = base_url(settings.host, listener)
     if settings.workers == 1:
@@ -54,7 +54,7 @@ def run(settings: Settings, models: Models, *, on_ready: Callable[[str], None]) 
 
 def _worker(settings: Settings, models: Models, listener: socket.socket, ready: Callable[[], object]) -> None:
     """One of several processes: each has models and a store connection of its own, all share the listener."""
-    config.quiet_openmp()
+    config.prepare_for_engine()
     _serve(settings, models, ready, [listener])
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.clients.environments import Environment, node_environment, python_environment
-from tests.serving import RunningServer, serving
 
 from confide.engine.pull import LocalModel
+from tests.clients.environments import Environment, node_environment, python_environment
+from tests.serving import RunningServer, serving
 
 Outcomes = Callable[[str, str], dict[str, str | None]]
 

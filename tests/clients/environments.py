@@ -26,7 +26,7 @@ NODE_FOLDER = Path(__file__).parent / "node"
 PYTHON_FOLDER = Path(__file__).parent / "scripts"
 NODE_NEEDED = 20
 SETUP_SECONDS = 600
-SCRIPT_SECONDS = 240
+SCRIPT_SECONDS = 400
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,10 @@ def python_environment(name: str) -> Environment:
 def node_environment() -> Environment:
     """Node, and the npm packages of ``tests/clients/node/package-lock.json``."""
     node, npm = shutil.which("node"), shutil.which("npm")
-    assert node and npm, f"The tests of the npm clients need Node >= {NODE_NEEDED} with npm on PATH, and there is none."
+    if node is None or npm is None:
+        raise AssertionError(
+            f"The tests of the npm clients need Node >= {NODE_NEEDED} with npm on PATH: none is there."
+        )
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     major = int(version.removeprefix("v").partition(".")[0])
     assert major >= NODE_NEEDED, f"The tests of the npm clients need Node >= {NODE_NEEDED}, and this is {version}."

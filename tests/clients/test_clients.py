@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.clients.environments import scenario_names
 
 from tests.clients.conftest import Outcomes
+from tests.clients.environments import scenario_names
+
+# The first test of each script runs it; the first of each environment waits for its installation, too.
+pytestmark = pytest.mark.timeout(1200)
 
 SCRIPTS = [
     ("clients-openai", "openai_sdk.py"),
@@ -18,8 +21,6 @@ SCRIPTS = [
 ]
 
 
-# The first scenario of each environment waits for its installation.
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("environment", "script", "scenario"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from confide.engine.decoder import END, Decoder, DecoderError
+from confide.engine.decoder import END, Decoder
 
 Json = dict[str, object]
 MAX_BYTES = 4000
@@ -166,6 +166,70 @@ class _Maker:
         return dict(ref)
 
 
+def tangled(rng: random.Random) -> Json:
+    """One schema of keywords side by side in every combination; many of them can only be refused."""
+    root = _tangled(rng, 0)
+    return root | {"$defs": {name: _tangled(rng, 1) for name in "xyz"}}
+
+
+def _tangled(rng: random.Random, depth: int) -> Json:
+    makers = (_tangled_object, _tangled_array, _tangled_leaf)
+    made = _tangled_leaf(rng, depth) if depth >= 3 else rng.choice(makers)(rng, depth)
+    for word in ("allOf", "anyOf", "oneOf"):
+        if depth < 3 and rng.random() < 0.22:
+            made[word] = [_tangled(rng, depth + 1) for _ in range(rng.randint(1, 3))]
+    if depth < 3 and rng.random() < 0.2:
+        made["$ref"] = "#/$defs/" + rng.choice("xyz")
+    return made | ({"not": rng.choice(({}, False, {"type": "null"}))} if rng.random() < 0.02 else {})
+
+
+def _tangled_leaf(rng: random.Random, _: int) -> Json:
+    kind: object = rng.choice(("null", "integer", "number", "boolean", "string", ["string", "null", "integer"]))
+    bounds: list[Json] = [{"minimum": rng.randint(-3, 3)}, {"maximum": rng.uniform(0, 9)}, {"exclusiveMinimum": 0}]
+    lengths: list[Json] = [{"minLength": 1}, {"maxLength": 3}, {"multipleOf": 2}, {}]
+    values: list[Json] = [{"const": rng.choice(("a", 1, True, None))}, {"enum": rng.sample(("a", "b", 1, 2, None), 3)}]
+    return dict(rng.choice([{"type": kind}, {"type": kind}, *bounds, *lengths, *values]))
+
+
+def _some(rng: random.Random, chances: dict[str, tuple[float, Callable[[], object]]]) -> Json:
+    return {word: make() for word, (chance, make) in chances.items() if rng.random() < chance}
+
+
+def _tangled_object(rng: random.Random, depth: int) -> Json:
+    def properties() -> Json:
+        return {name: _tangled(rng, depth + 1) for name in rng.sample("abck", rng.randint(0, 3))}
+
+    return _some(
+        rng,
+        {
+            "type": (0.6, lambda: rng.choice(("object", ["object", "null"]))),
+            "properties": (0.8, properties),
+            "required": (0.5, lambda: rng.sample("abck", rng.randint(0, 2))),
+            "additionalProperties": (0.4, lambda: rng.choice((False, True, {"type": "integer"}))),
+            "unevaluatedProperties": (0.08, lambda: False),
+            "minProperties": (0.1, lambda: rng.randint(0, 2)),
+            "maxProperties": (0.1, lambda: rng.randint(0, 3)),
+            "patternProperties": (0.1, lambda: {rng.choice(("^a", "b", ".")): _tangled(rng, 3)}),
+            "propertyNames": (0.1, lambda: rng.choice(({"enum": ["a", "b"]}, {"pattern": "^[ab]$"}, {"const": "k"}))),
+        },
+    )
+
+
+def _tangled_array(rng: random.Random, depth: int) -> Json:
+    return _some(
+        rng,
+        {
+            "type": (0.7, lambda: "array"),
+            "items": (0.6, lambda: _tangled(rng, depth + 1)),
+            "prefixItems": (0.4, lambda: [_tangled(rng, depth + 1) for _ in range(rng.randint(1, 2))]),
+            "minItems": (0.5, lambda: rng.randint(0, 3)),
+            "maxItems": (0.7, lambda: rng.randint(0, 3)),
+            "unevaluatedItems": (0.1, lambda: rng.choice((False, {"type": "null"}))),
+            "uniqueItems": (0.05, lambda: True),
+        },
+    )
+
+
 def answer(grammar: str, rng: random.Random) -> bytes | None:
     """A random complete answer under the grammar; None where it grows past :data:`MAX_BYTES`."""
     walk = Decoder(grammar).walk()
@@ -189,6 +253,3 @@ def _choose(options: list[int], text: bytearray, rng: random.Random) -> int:
         return rng.choice(closing)
     plain = [byte for byte in options if 0x20 <= byte < 0x7F]
     return rng.choice(plain if plain and rng.random() < 0.8 else options)
-
-
-__all__ = ["DecoderError", "answer", "schema"]

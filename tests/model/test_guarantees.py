@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
-
-from confide.engine.pull import LocalModel
 from tests.engine.schemas import schema
 from tests.serving import RunningServer, serving
+
+from confide.engine.pull import LocalModel
 
 SCHEMAS = 200
 CLIENTS = 8
@@ -27,8 +27,8 @@ def server(smollm2: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """As many slots as there are clients: batches decode more per second."""
     folder = tmp_path_factory.mktemp("guarantees")
     config = folder / "confide.toml"
-    table = f'[[model]]\nid = "smol"\nsource = {json.dumps(str(smollm2.path))}\nslots = {CLIENTS}\ncontext_length = 2048\n'
-    config.write_text(table)
+    table = {"id": "smol", "source": str(smollm2.path), "slots": CLIENTS, "context_length": 2048}
+    config.write_text("[[model]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()))
     with serving(folder, [], "--config", str(config), auth=False, model="smol") as running:
         yield running
 

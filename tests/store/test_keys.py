@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from confide.errors import OperatorError, StoreError
+from confide.store.database import SCHEMA_VERSION
 from confide.store.keys import KeyRecord, KeyRing, KeyStore
 
 
@@ -82,7 +83,7 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 7")
     db.close()
-    with pytest.raises(StoreError, match="schema version 7, and this confide knows 1"):
+    with pytest.raises(StoreError, match=f"schema version 7, and this confide knows {SCHEMA_VERSION}"):
         KeyStore(path)
 
 

@@ -38,7 +38,9 @@ def _made_up_tokens() -> Iterator[bytes]:
     rng = random.Random(1)  # noqa: S311 - no secret depends on it
     for length in (*range(3, 12), 16, 24, 32):
         for _ in range(600):
-            yield (rng.choice(("", " ")) + "".join(rng.choices("etaoinshrdlucmfwyp" * 3 + "ABCx_09.-", k=length))).encode()
+            yield (
+                rng.choice(("", " ")) + "".join(rng.choices("etaoinshrdlucmfwyp" * 3 + "ABCx_09.-", k=length))
+            ).encode()
 
 
 @cache

@@ -54,7 +54,7 @@ def read(path: Path) -> GgufInfo:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             values = _Reader(data).metadata()
-    except (OSError, ValueError, struct.error, UnicodeDecodeError) as error:
+    except (OSError, ValueError, OverflowError, struct.error) as error:
         raise ModelFileError(f"{path}: not a readable GGUF file: {error}") from error
     architecture = str(values.get("general.architecture", ""))
     name, length = values.get("general.name"), values.get(f"{architecture}.context_length")

@@ -3,7 +3,7 @@
 What is specific to that library lives here and nowhere else. Measured traps that this module closes:
 
 * OpenMP threads spin while they wait, and collapse as soon as anything else wants the cores: whoever starts the
-  process sets ``OMP_WAIT_POLICY=passive`` before this module loads the library (``confide.config.quiet_openmp``).
+  process sets ``OMP_WAIT_POLICY=passive`` before this module loads the library (``confide.config.prepare_for_engine``).
 * The library opens an HTTP listener of its own: it gets a unix socket in a private folder and a random key, and the
   socket's name is removed at once, so that nothing can reach the model past this server.
 * It replaces the process's SIGINT and SIGTERM handlers: they are put back.

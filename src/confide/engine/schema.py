@@ -109,7 +109,7 @@ def _require_json(key: str, value: object) -> None:
 
 
 def _require_end(root: Node, definitions: Mapping[str, Node]) -> None:
-    """Refuse recursion that no finite value can satisfy, or that goes round without taking anything in."""
+    """Refuse recursion that no finite value can satisfy."""
     ends: set[str] = set()
     before = -1
     while before < len(ends):
@@ -117,28 +117,6 @@ def _require_end(root: Node, definitions: Mapping[str, Node]) -> None:
         ends |= {name for name, node in definitions.items() if name not in ends and _can_end(node, ends)}
     if len(ends) < len(definitions) or not _can_end(root, ends):
         raise Refused("$", "a reference to itself can't be satisfied by any finite value")
-    for name in definitions:
-        _require_progress(name, definitions)
-
-
-def _require_progress(name: str, definitions: Mapping[str, Node]) -> None:
-    seen, waiting = set[str](), _in_place(definitions[name])
-    while waiting:
-        other = waiting.pop()
-        if other == name:
-            raise Refused("$", "$ref leads back to itself")
-        if other not in seen:
-            seen.add(other)
-            waiting += _in_place(definitions[other])
-
-
-def _in_place(node: object) -> list[str]:
-    """The definitions that a node can become without taking anything in."""
-    if not isinstance(node, dict):
-        return []
-    if "$ref" in node:
-        return [_definition(node)]
-    return [name for option in cast("list[object]", node.get("anyOf", [])) for name in _in_place(option)]
 
 
 def _definition(node: Mapping[str, object]) -> str:

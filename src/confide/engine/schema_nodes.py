@@ -57,6 +57,7 @@ class Nodes:
         self._count += 1
         if self._count > MAX_NODES or depth > MAX_DEPTH:
             raise Refused(path, "the schema is too large or too deep once its parts are combined")
+        self.schemas.require_progress(schema, path)
         schema = unwrap(schema)
         flat = self.schemas.flatten(schema, path)
         if isinstance(schema, dict) and is_reference(schema):
@@ -168,7 +169,7 @@ class Nodes:
         if "patternProperties" in flat.keywords and mapping_of(flat, "patternProperties"):
             return self._map_by_pattern(flat, depth)
         rest = self._additional(flat, depth, "properties" in flat.keywords or bool(required))
-        missing = flat.keywords.get("additionalProperties", True)
+        missing = _other_properties(flat, True)
         schemas.update({name: missing for name in required if name not in schemas})
         properties: dict[str, Node] = {}
         for name, schema in schemas.items():
@@ -181,8 +182,7 @@ class Nodes:
     def _additional(self, flat: Flat, depth: int, has_names: bool) -> Node:
         """What properties beyond the named ones may hold. Unstated, an object with names is closed."""
         default = not has_names or count(flat, "minProperties", MAX_ITEMS) not in (None, 0)
-        words = flat.keywords
-        schema = words.get("additionalProperties", words.get("unevaluatedProperties", default))
+        schema = _other_properties(flat, default)
         return self._optional(schema, f"{flat.path}.additionalProperties", depth + 1)
 
     def _map_by_pattern(self, flat: Flat, depth: int) -> Node:
@@ -196,6 +196,10 @@ class Nodes:
             maps[plain_pattern(pattern, flat.path)] = node
         out: Json = {"type": "object", "patternProperties": maps, "additionalProperties": False}
         return out | ({"minProperties": low} if low else {}) | ({} if high is None else {"maxProperties": high})
+
+
+def _other_properties(flat: Flat, default: bool) -> object:
+    return flat.keywords.get("additionalProperties", flat.keywords.get("unevaluatedProperties", default))
 
 
 def _union(nodes: Sequence[Node], path: str) -> Node:
@@ -239,7 +243,7 @@ def _with_property_names(flat: Flat, schemas: Schemas) -> Flat:
         return Flat(flat.path, words)
     if words.keys() & {"properties", "patternProperties"} or names.groups:
         raise Refused(flat.path, "propertyNames is supported only beside additionalProperties")
-    value = words.pop("additionalProperties", True)
+    value = words.pop("additionalProperties", words.pop("unevaluatedProperties", True))
     choices = names.choices()
     if choices is not None and names.keywords.keys() <= {"type", "enum", "const"}:
         listed = {name: value for name in choices if isinstance(name, str)}

@@ -124,6 +124,7 @@ class Schemas:
     def __init__(self, root: object) -> None:
         self.root = root
         self._known: dict[int, tuple[object, Flat]] = {}
+        self._sound: dict[int, object] = {}
 
     def resolve(self, ref: object, path: str) -> tuple[object, str]:
         """The schema that a local reference names, and its location."""
@@ -143,6 +144,27 @@ class Schemas:
         parts: list[Flat] = []
         self._collect(schema, path, parts, frozenset())
         return reduce(_merge, parts, Flat(path))
+
+    def require_progress(self, schema: object, path: str) -> None:
+        """Refuse a schema that comes back to itself without having gone into a property or an item."""
+        waiting = [(schema, False)]
+        open_ids: set[int] = set()
+        while waiting:
+            item, finished = waiting.pop()
+            if finished:
+                open_ids.discard(id(item))
+                self._sound[id(item)] = item  # holding it keeps its id its own
+            elif id(item) in open_ids:
+                raise Refused(path, "$ref leads back to itself")
+            elif isinstance(item, dict) and id(item) not in self._sound:
+                open_ids.add(id(item))
+                waiting.append((item, True))
+                waiting.extend((part, False) for part in self._in_place(item, path))
+
+    def _in_place(self, schema: Json, path: str) -> list[object]:
+        """The schemas that speak of the same value."""
+        parts = [self.resolve(schema["$ref"], path)[0]] if "$ref" in schema else []
+        return parts + [part for name in ("allOf", "anyOf", "oneOf") for part in branches_of(schema, name, path)]
 
     def _flatten_once(self, schema: object, path: str) -> Flat:
         """As :meth:`flatten`, remembered: each alternative is compared with all the others."""

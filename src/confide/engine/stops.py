@@ -18,10 +18,10 @@ class StopFilter:
         if self.hit:
             return ""
         held = self._held + text
-        found = [at for stop in self._stops if (at := held.find(stop)) >= 0]
-        if found:
+        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
+        if found:  # the one that is complete first, so that it doesn't matter in which pieces the text came
             self.hit, self._held = True, ""
-            return held[: min(found)]
+            return held[: min(found)[1]]
         keep = max((self._overlap(held, stop) for stop in self._stops), default=0)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]

@@ -7,6 +7,7 @@ decoded. Text that breaks the grammar is an error and never passed on, since the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import Any
@@ -15,7 +16,8 @@ from confide.engine.grammar import CALL, REPLY
 from confide.errors import EngineFailed
 from confide.wire.answers import CallArguments, CallStarted, Delta, TextDelta
 
-_ARGUMENTS = '"arguments"'
+_HEADER = re.compile(r'"name": "(?P<name>[a-zA-Z0-9_-]{1,64})", "arguments": \{')
+_LONGEST_HEADER = 100
 
 
 class _State(Enum):
@@ -92,32 +94,39 @@ class ToolCallReader:
     def _structure(self, char: str) -> Delta | None:
         """One character outside of arguments and replies."""
         if self._state is _State.BETWEEN:
-            if char == "{":
-                self._state, self._header, self._in_string, self._escaped = _State.HEADER, "", False, False
-            elif char == "]":
-                self._state = _State.END
-            elif char not in "[, \n":
-                raise broken()
-            return None
-        if self._state is _State.HEADER:
+            self._between(char)
+        elif self._state is _State.HEADER:
             return self._in_header(char)
-        if self._state is _State.TAIL and char == "}":
+        elif self._state is _State.TAIL and char == "}":
             self._state = _State.BETWEEN
-        elif not char.isspace():
+        else:
             raise broken()
         return None
+
+    def _between(self, char: str) -> None:
+        """``[{`` before the first call, ``, {`` before each other, ``]`` after the last."""
+        self._held += char
+        opening = ", {" if self.calls else "[{"
+        if self._held == opening:
+            self._state, self._held, self._header = _State.HEADER, "", ""
+        elif self._held == "]" and self.calls:
+            self._state = _State.END
+        elif not opening.startswith(self._held):
+            raise broken()
 
     def _in_header(self, char: str) -> Delta | None:
         """``"name": "…", "arguments": `` up to the brace that opens the arguments."""
         self._header += char
-        if char != "{" or not self._header[:-1].rstrip().endswith(_ARGUMENTS + ":"):
-            if len(self._header) > 256:
+        if char != "{":
+            if len(self._header) > _LONGEST_HEADER:
                 raise broken()
             return None
-        name = self._header.split('"')[3]
-        self._state, self._depth, self._in_string = _State.ARGUMENTS, 0, False
+        match = _HEADER.fullmatch(self._header)
+        if match is None:
+            raise broken()
+        self._state, self._depth, self._in_string, self._escaped = _State.ARGUMENTS, 0, False, False
         self.calls += 1
-        return CallStarted(self._index, self.calls - 1, self._new_id(), name)
+        return CallStarted(self._index, self.calls - 1, self._new_id(), match["name"])
 
     def _scan(self, text: str) -> int:
         """How many characters of the text belong to the arguments; the state moves on when they end."""

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 import openai
 from pydantic import BaseModel, ConfigDict, Field
-from scenarios import ASK, CLOCK, HELLO, MODEL, SURE, TOO_LONG, WEATHER, check_arguments, check_calls, main, scenario
+from scenarios import (
+    ASK,
+    CLOCK,
+    HELLO,
+    MODEL,
+    SURE,
+    TOO_LONG,
+    WEATHER,
+    check_arguments,
+    check_calls,
+    error_of,
+    main,
+    scenario,
+)
 
 client = openai.OpenAI(max_retries=0, timeout=120)
 
@@ -127,19 +141,23 @@ def several_choices_stream_helper() -> None:
 
 @scenario
 def logprobs() -> None:
-    answer = create(messages=HELLO, max_tokens=6, logprobs=True, top_logprobs=3)
+    # An engine's extra, so that there are six tokens of text and none that ends it.
+    members = {"messages": HELLO, "max_tokens": 6, "extra_body": {"ignore_eos": True}}
+    answer = create(**members, logprobs=True, top_logprobs=3)
     tokens = answer.choices[0].logprobs.content
-    assert len(tokens) == answer.usage.completion_tokens - (answer.choices[0].finish_reason == "stop")
+    assert len(tokens) == answer.usage.completion_tokens == 6
     assert b"".join(bytes(token.bytes) for token in tokens).decode() == answer.choices[0].message.content
     for token in tokens:
         assert token.logprob <= 0
         assert len(token.top_logprobs) == 3
         assert token.top_logprobs[0].logprob == max(other.logprob for other in token.top_logprobs)
     streamed = []
-    for chunk in create(messages=HELLO, max_tokens=6, logprobs=True, top_logprobs=3, stream=True):
+    for chunk in create(**members, logprobs=True, top_logprobs=3, stream=True):
         if chunk.choices[0].logprobs:
             streamed += chunk.choices[0].logprobs.content or []
     assert [token.token for token in streamed] == [token.token for token in tokens]
+    assert create(**members, logprobs=True).choices[0].logprobs.content[0].top_logprobs == []
+    assert create(**members).choices[0].logprobs is None
 
 
 @scenario
@@ -193,11 +211,9 @@ def parse_stream_helper() -> None:
 
 @scenario
 def parse_cut_short() -> None:
-    try:
-        client.chat.completions.parse(model=MODEL, messages=ANIMAL, response_format=Animal, max_tokens=2, **SURE)
-    except openai.LengthFinishReasonError:
-        return
-    raise AssertionError("an answer of two tokens was parsed")
+    members = {"model": MODEL, "messages": ANIMAL, "response_format": Animal, "max_tokens": 2} | SURE
+    error = error_of(openai.LengthFinishReasonError, lambda: client.chat.completions.parse(**members))
+    assert error.completion.choices[0].finish_reason == "length"
 
 
 @scenario
@@ -360,22 +376,19 @@ def deprecated_functions() -> None:
 # Errors and headers --------------------------------------------------------------------------------------------------
 
 
-def error_of(kind: type[openai.APIStatusError], call: Any) -> Any:
-    """The error that a call must end with."""
-    try:
-        call()
-    except kind as error:
-        assert error.request_id
-        assert error.message
-        return error
-    raise AssertionError(f"no {kind.__name__} was raised")
+def status_error(kind: type[openai.APIStatusError], call: Callable[[], Any]) -> Any:
+    """The error that a call must end with; every answer of the server names the request."""
+    error = error_of(kind, call)
+    assert error.request_id
+    assert error.message
+    return error
 
 
 @scenario
 def error_wrong_key() -> None:
     for key in ("sk-wrong-key-of-nobody", "neither a key nor a token"):
         stranger = client.with_options(api_key=key)
-        error = error_of(openai.AuthenticationError, lambda it=stranger: it.models.list())
+        error = status_error(openai.AuthenticationError, lambda it=stranger: it.models.list())
         assert error.code == "invalid_api_key"
         assert error.type == "invalid_request_error"
         assert key not in str(error.body)
@@ -384,15 +397,15 @@ def error_wrong_key() -> None:
 @scenario
 def error_unknown_model() -> None:
     for stream in (False, True):
-        error = error_of(openai.NotFoundError, lambda it=stream: create(model="acme/none", stream=it))
+        error = status_error(openai.NotFoundError, lambda it=stream: create(model="acme/none", stream=it))
         assert error.code == "model_not_found"
-    assert error_of(openai.NotFoundError, lambda: client.models.retrieve("acme/none")).code == "model_not_found"
+    assert status_error(openai.NotFoundError, lambda: client.models.retrieve("acme/none")).code == "model_not_found"
 
 
 @scenario
 def error_context_length() -> None:
     for stream in (False, True):
-        error = error_of(openai.BadRequestError, lambda it=stream: create(messages=TOO_LONG, stream=it))
+        error = status_error(openai.BadRequestError, lambda it=stream: create(messages=TOO_LONG, stream=it))
         assert error.code == "context_length_exceeded"
         assert error.param == "messages"
         assert "maximum context length" in error.message
@@ -400,10 +413,10 @@ def error_context_length() -> None:
 
 @scenario
 def error_bad_request() -> None:
-    error = error_of(openai.BadRequestError, lambda: create(temperature=9))
+    error = status_error(openai.BadRequestError, lambda: create(temperature=9))
     assert error.param == "temperature"
     assert error.type == "invalid_request_error"
-    error = error_of(openai.BadRequestError, lambda: create(messages=[]))
+    error = status_error(openai.BadRequestError, lambda: create(messages=[]))
     assert error.code == "empty_array"
 
 

@@ -108,13 +108,14 @@ async def tool_results_reach_the_model() -> None:
 @scenario
 async def errors() -> None:
     stranger = OpenAIChatModel("acme/none", provider=OpenAIProvider(base_url=BASE_URL, api_key=API_KEY))
+    caught = None
     try:
         await Agent(stranger).run("Say hello.")
     except ModelHTTPError as error:
-        assert error.status_code == 404
-        assert error.body["code"] == "model_not_found"
-        return
-    raise AssertionError("an unknown model answered")
+        caught = error
+    assert caught is not None
+    assert caught.status_code == 404
+    assert caught.body["code"] == "model_not_found"
 
 
 main()

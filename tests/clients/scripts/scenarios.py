@@ -77,9 +77,18 @@ def main() -> None:
                 result = function()
                 if inspect.iscoroutine(result):
                     runner.run(result)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever goes wrong is reported, and the next scenario runs
                 error = traceback.format_exc()
             print(json.dumps({"scenario": function.__name__, "error": error}), file=reports, flush=True)
+
+
+def error_of(kind: type[Exception], call: Callable[[], Any]) -> Any:
+    """The error that a call must end with."""
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__} was raised")
 
 
 def check_arguments(name: str, arguments: str) -> None:

@@ -1,0 +1,191 @@
+"""Engines that do what a test tells them, and a client of the bare ASGI application; no sockets, nothing patched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Scope
+
+from confide.api.app import ApiParts, build
+from confide.api.auth import Doorman
+from confide.api.chat import ChatLimits
+from confide.engine.base import ChatCall, EngineInfo
+from confide.route.models import ModelTable, ServedModel
+from confide.wire.answers import Usage
+
+SECRET = "the-secret-of-the-prompt"
+"""Stands in every conversation; must stand in no log and no error."""
+
+Step = bytes | BaseException | float
+"""What a reply does next: yield bytes, raise, or wait for so many seconds."""
+
+FOREVER = 3600.0
+
+
+class ScriptedReply:
+    """A reply that follows its script."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = steps
+        self.closed = 0
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(3, 5)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for step in self._steps:
+            if isinstance(step, BaseException):
+                raise step
+            if isinstance(step, bytes):
+                yield step
+            else:
+                await asyncio.sleep(step)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class ScriptedEngine:
+    """Accepts after ``wait`` seconds and replies by script, or refuses with ``refusal``."""
+
+    def __init__(
+        self,
+        *steps: Step,
+        refusal: BaseException | None = None,
+        wait: float = 0,
+        parameters: frozenset[str] = frozenset({"max_tokens", "n"}),
+    ) -> None:
+        self._steps = steps
+        self._refusal = refusal
+        self._wait = wait
+        self._info = EngineInfo("double", "1", 100, 50, parameters, max_choices=2, created=1_760_000_000)
+        self.calls: list[ChatCall] = []
+        self.replies: list[ScriptedReply] = []
+        self.given_up = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def chat(self, call: ChatCall) -> ScriptedReply:
+        self.calls.append(call)
+        try:
+            await asyncio.sleep(self._wait)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        if self._refusal is not None:
+            raise self._refusal
+        self.replies.append(ScriptedReply(self._steps))
+        return self.replies[-1]
+
+    async def close(self) -> None: ...
+
+
+def app_with(
+    engine: ScriptedEngine, *, keep_alive: float = 0, origins: Sequence[str] = (), find: Any = None
+) -> ASGIApp:
+    """The application over one engine, which serves the model ``m``, also called ``alias``; without keys by default."""
+    return build(
+        ApiParts(
+            models=ModelTable([ServedModel(id="m", engine=engine, name="M", aliases=("alias",))]),
+            doorman=Doorman(find),
+            limits=ChatLimits(max_body_bytes=10_000, keep_alive=keep_alive),
+            cors_origins=origins,
+        )
+    )
+
+
+def chat_body(**members: Any) -> bytes:
+    """A request for the model ``m`` that tells a secret."""
+    return json.dumps({"model": "m", "messages": [{"role": "user", "content": SECRET}]} | members).encode()
+
+
+class Client:
+    """One request to the application. It leaves when :attr:`gone` is set."""
+
+    def __init__(
+        self,
+        body: bytes | Sequence[bytes] = b"",
+        *,
+        method: str = "POST",
+        path: str = "/v1/chat/completions",
+        headers: Mapping[str, str] | None = None,
+        version: str = "1.1",
+    ) -> None:
+        fields = {"host": "localhost", "content-type": "application/json"} | dict(headers or {})
+        self._pieces = [body] if isinstance(body, bytes) else list(body)
+        self.scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": version,
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(k.encode("latin-1"), v.encode("latin-1")) for k, v in fields.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+        self.gone = asyncio.Event()
+        self.got_something = asyncio.Event()
+        self.sent: list[Message] = []
+
+    async def receive(self) -> Message:
+        if self._pieces:
+            piece = self._pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+        if message.get("body"):
+            self.got_something.set()
+
+    def of(self, app: ASGIApp) -> Awaitable[None]:
+        """The application's work on this request."""
+        return app(self.scope, self.receive, self.send)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.sent[1:])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has been sent to its end, and nothing after it."""
+        flags = [message.get("more_body", False) for message in self.sent[1:]]
+        return bool(flags) and flags == [True] * (len(flags) - 1) + [False]
+
+    def error(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.body)
+        assert list(value) == ["error"]
+        assert set(value["error"]) == {"message", "type", "param", "code"}
+        error: dict[str, Any] = value["error"]
+        return error
+
+
+def asked(app: ASGIApp, client: Client | None = None, *, patience: float = 10) -> Client:
+    """Run one request to its end."""
+    one = client or Client(chat_body())
+
+    async def bounded() -> None:
+        async with asyncio.timeout(patience):
+            await one.of(app)
+
+    asyncio.run(bounded())
+    return one
