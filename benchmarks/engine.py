@@ -3,7 +3,7 @@
 Both servers are processes of their own with the same library, model, threads, slots, context and batch. They take turns
 under load, round by round, with the same prompts, so that a busy machine hits both alike; a ratio is taken within each
 round. The CPU time is the kernel's account of each server's process tree, which other work on the machine shifts less
-than it shifts the clock. Run it with ``python -m benchmarks.engine``; ``--help`` shows what can be changed.
+than it shifts the clock. ``--help`` shows what can be changed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def our_command(serve: str, setup: Setup, port: int, folder: Path) -> list[str]:
 def their_command(setup: Setup, port: int) -> list[str]:
     """llama.cpp's listener, in a process of its own: this file again, see :func:`listen`."""
     numbers = [str(number) for number in (setup.slots, setup.context, setup.threads, port)]
-    return [sys.executable, "-m", "benchmarks.engine", "--listen", str(setup.model), *numbers]
+    return [sys.executable, __file__, "--listen", str(setup.model), *numbers]
 
 
 def listen(model: str, slots: int, context: int, threads: int, port: int) -> None:
@@ -385,7 +385,7 @@ per second.
   Python {platform.python_version()}, xllamacpp {version("xllamacpp")}; others' work took {others:.0%} of the machine.
 * **Both servers:** {setup.model.name}, {setup.threads} threads, {setup.slots} slots of {setup.context} tokens, batch
   {BATCH}, `OMP_WAIT_POLICY=passive`, no prompt cache beyond the slots, one process each.
-* **Load:** streams of exactly {setup.tokens} tokens (`ignore_eos`, temperature 0) after about 120 tokens of prompt, all
+* **Load:** streams of exactly {setup.tokens} tokens (`ignore_eos`, temperature 0) after about 75 tokens of prompt, all
   prompts different and the same for both; 1, 4 or 8 clients that ask again as soon as they are answered. Tokens are
   counted by the server's `usage`. "tokens/s" is over the whole time, prompts included; "of one stream" counts from
   the first token on.
@@ -408,7 +408,7 @@ def _processor() -> str:
 
 def arguments() -> argparse.Namespace:
     """What can be changed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     number = parser.add_argument
     number("--model", default=DEFAULT, help="a GGUF file or a name of the catalogue (default: %(default)s)")
     number("--slots", type=int, default=8, help="of both servers (default: %(default)s)")

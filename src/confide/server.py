@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import uvicorn
 
@@ -93,7 +98,7 @@ def _uvicorn_config(app: object) -> uvicorn.Config:
         access_log=False,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS + 3,
         backlog=2048,
     )
 
@@ -112,11 +117,12 @@ class _Server(uvicorn.Server):
         self,
         server_config: uvicorn.Config,
         on_ready: Callable[[], object],
-        on_close: Callable[[], Awaitable[None]],
+        on_close: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         super().__init__(server_config)
         self._on_ready = on_ready
         self._on_close = on_close
+        self._ending: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -124,8 +130,27 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers go on for a while, then have the engines end them, so that each ends as an error and not cut."""
+        grace = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._end_answers)
         await super().shutdown(sockets=sockets)
+        grace.cancel()
         await self._on_close()
+
+    def _end_answers(self) -> None:
+        self._ending = asyncio.create_task(self._on_close())
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a signal ends in a return: uvicorn raises it anew, and what is left to close stays open."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _load(settings: Settings, model: ModelSettings, local: LocalModel) -> ServedModel:

@@ -542,6 +542,7 @@ HOSTILE_SCHEMAS: dict[str, Any] = {
     "bounds that exclude each other": {"type": "integer", "minimum": 5, "maximum": 4},
     "a pattern that is none": {"type": "string", "pattern": "(["},
     "a pattern of counted counts": {"type": "string", "pattern": "((a{1,999}){1,999}){1,999}"},
+    "a pattern that explodes": {"type": "string", "pattern": ".*a.{200}"},
     "a pattern of a hundred thousand": {"type": "string", "pattern": "(" + "a|" * 100_000 + "b)"},
     "a pattern that looks back": {"type": "string", "pattern": "(a+)\\1"},
     "two hundred levels": nested(200),

@@ -63,11 +63,11 @@ def of(path: Path, raw: bytes) -> GgufInfo:
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_what_a_file_says(path: Path, version: int) -> None:
-    assert of(path, gguf(*PAIRS, version=version) + b"\0" * 100) == GgufInfo("llama", "Tïny", 4096, 4, True)
+    assert of(path, gguf(*PAIRS, version=version) + b"\0" * 100) == GgufInfo("llama", "Tïny", 4096, 4, 3, True)
 
 
 def test_what_a_file_does_not_say(path: Path) -> None:
-    assert of(path, gguf()) == GgufInfo("", None, None, None, False)
+    assert of(path, gguf()) == GgufInfo("", None, None, None, None, False)
     assert of(path, gguf(pair("general.architecture", STRING, "other"), *PAIRS[1:3])).context_length is None
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import gguf
 import pytest
-from mmproj import Tower, write_mmproj
+
+from tests.vision.mmproj import Tower, write_mmproj
 
 
 def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp
 from confide.api.auth import Doorman
 from confide.api.chat import ChatEndpoint, ChatLimits
 from confide.api.envelope import Envelope
+from confide.api.respond import internal_error, store_down
 from confide.api.vision import ImageRules
-from confide.errors import ApiError, NotFound
+from confide.errors import ApiError, NotFound, StoreError
 from confide.route.models import ModelTable
 from confide.wire.answers import error_body
 
@@ -45,10 +46,15 @@ def build(parts: ApiParts) -> ASGIApp:
             Route("/v1/models/{id:path}", models.one, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
         ],
-        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            StoreError: _store_error,
+            Exception: _bug,
+        },
     )
     routes.router.redirect_slashes = False
-    app: ASGIApp = routes
+    app: ASGIApp = Envelope(routes)
     if parts.cors_origins:
         app = CORSMiddleware(
             app,
@@ -58,7 +64,7 @@ def build(parts: ApiParts) -> ASGIApp:
             expose_headers=["X-Request-ID", "openai-processing-ms", "Retry-After"],
             max_age=600,
         )
-    return Envelope(app)
+    return app
 
 
 class _Models:
@@ -90,6 +96,14 @@ def _error(error: ApiError) -> Response:
 async def _api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return _error(error)
+
+
+async def _store_error(_: Request, __: Exception) -> Response:
+    return _error(store_down())
+
+
+async def _bug(_: Request, __: Exception) -> Response:
+    return _error(internal_error())
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -21,7 +22,7 @@ class Key(Protocol):
 
 FindKey = Callable[[str], Key | None]
 
-_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOOPBACK_HOST: Final = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 
 
@@ -56,9 +57,7 @@ class Doorman:
     @staticmethod
     def _check_host(headers: Headers) -> None:
         """Without keys, a web page whose name was re-bound to 127.0.0.1 must not get in."""
-        host = headers.get("host", "localhost")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name.lower() not in _LOOPBACK_HOSTS:
+        if not _LOOPBACK_HOST.fullmatch(headers.get("host", "localhost")):
             raise ApiError(
                 "This server runs without API keys and answers only to requests for localhost.",
                 status=403,

@@ -179,6 +179,8 @@ async def _send_whole(reply: Reply, send: Send, *, streamed: bool) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - the boundary to engines
         raise _bug(error) from None
+    if not body:
+        raise internal_error()
     await send_bytes(send, body)
 
 

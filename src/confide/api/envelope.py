@@ -28,10 +28,10 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
-        started = False
+        started = complete = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal started, complete
             if message["type"] == "http.response.start":
                 started = True
                 spent = int((time.perf_counter() - begun) * 1000)
@@ -42,11 +42,14 @@ class Envelope:
                     _VERSION,
                 ]
             await send(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001 - the outermost boundary; its text may quote the request
             log.error("unexpected %s in %s", type(error).__name__, scope["method"])  # noqa: TRY400
+            if complete:  # the framework has answered before it passed the error on
+                return
             if started:
                 raise RuntimeError("failed after the answer had begun") from None
             await send_error(send_with_headers, internal_error())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.types import Send
 
-from confide.errors import ApiError
+from confide.errors import ApiError, Unavailable
 from confide.wire.answers import error_body
 
 JSON = b"application/json"
@@ -30,6 +30,11 @@ async def send_bytes(
 async def send_error(send: Send, error: ApiError) -> None:
     """OpenAI's error object with its status."""
     await send_bytes(send, error_body(error), status=error.status, headers=error.headers)
+
+
+def store_down() -> ApiError:
+    """What a client is told when the store can't be asked: nothing is assumed in its place."""
+    return Unavailable("The server can't reach its store. Please try again later.", headers={"Retry-After": "5"})
 
 
 def internal_error() -> ApiError:

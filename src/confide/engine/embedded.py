@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from confide.engine import gguf, grammar, translate
 from confide.engine.base import ChatCall, EngineInfo, Reply
@@ -87,6 +87,8 @@ class EmbeddedEngine:
         trained = described.context_length or _DEFAULT_CONTEXT
         context = min(model.context_length or _DEFAULT_CONTEXT, trained)
         self._vocabulary = described.vocabulary
+        self._most_bytes = context * described.longest_token if described.longest_token else None
+        self._closed = False
         self._llama = LlamaServer(
             model.path,
             projector=model.projector,
@@ -117,6 +119,7 @@ class EmbeddedEngine:
         self._check_bias(call.request)
         # Preparing and compiling a schema is bounded, but may take a good part of a second.
         planned = await asyncio.to_thread(_plan, call.request) if _is_constrained(call.request) else plan(call.request)
+        self._check_length(planned)
         choices = [self._choice(call, planned, index) for index in range(call.request.n or 1)]
         try:
             await choices[0].start()
@@ -134,14 +137,31 @@ class EmbeddedEngine:
                     code="invalid_value",
                 )
 
+    def _check_length(self, planned: Plan) -> None:
+        """Refuse what can't fit whatever its tokens are: to count the tokens of megabytes would take seconds."""
+        size = sum(_size(message["content"]) for message in planned.messages)
+        if self._most_bytes is not None and size > self._most_bytes:
+            context = self._info.context_length
+            raise translate.too_long(context, f"at least {size * context // self._most_bytes + 1}")
+
     def _choice(self, call: ChatCall, planned: Plan, index: int) -> _Choice:
         return _Choice(self._llama, self._pool, self._under_way, call, planned, index)
 
     async def close(self) -> None:
-        """Cancel what is under way and unload the model."""
+        """Turn away who waits, end what is under way with an error, and unload the model. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pool.close()
         for choice in list(self._under_way):
             await choice.aclose()
         await asyncio.to_thread(self._llama.close)
+
+
+def _size(content: Any) -> int:
+    """The bytes of a message's text; of images nothing, they are bounded elsewhere."""
+    texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
 def _is_constrained(request: ChatRequest) -> bool:

@@ -36,12 +36,17 @@ _MOST_KEYS: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class GgufInfo:
-    """``context_length`` is the length the model was trained for, in tokens; ``vocabulary`` the number of tokens."""
+    """What serving needs to know.
+
+    ``context_length`` is the length the model was trained for, in tokens; ``vocabulary`` the number of tokens;
+    ``longest_token`` the most bytes that one token's text takes, which bounds how few tokens a text can be.
+    """
 
     architecture: str
     name: str | None
     context_length: int | None
     vocabulary: int | None
+    longest_token: int | None
     has_chat_template: bool
 
 
@@ -59,13 +64,23 @@ def read(path: Path) -> GgufInfo:
     architecture = str(values.get("general.architecture", ""))
     name, length = values.get("general.name"), values.get(f"{architecture}.context_length")
     vocabulary = values.get("tokenizer.ggml.tokens")
+    tokens = vocabulary if isinstance(vocabulary, _Array) else None
     return GgufInfo(
         architecture,
         name if isinstance(name, str) else None,
-        length if isinstance(length, int) else None,
-        vocabulary if isinstance(vocabulary, int) else None,
+        length if isinstance(length, int) and length > 0 else None,
+        tokens.count if tokens else None,
+        tokens.longest if tokens else None,
         "tokenizer.chat_template" in values,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """What is kept of an array: its number of elements and, of strings, the most bytes that one has."""
+
+    count: int
+    longest: int = 0
 
 
 class _Reader:
@@ -74,7 +89,7 @@ class _Reader:
         self._at = 0
 
     def metadata(self) -> dict[str, Any]:
-        """All keys; arrays are given as their number of elements."""
+        """All keys; of arrays, only their measures."""
         if self._data[:4] != MAGIC:
             raise ValueError("it does not begin with the bytes 'GGUF'")
         self._at = 4
@@ -108,12 +123,14 @@ class _Reader:
             raise ValueError(f"unknown value type {kind}")
         return self._scalar(_SCALARS[kind])
 
-    def _skip_array(self) -> int:
-        kind, count = self._scalar("<I"), int(self._scalar("<Q"))
+    def _skip_array(self) -> _Array:
+        kind, count, longest = self._scalar("<I"), int(self._scalar("<Q")), 0
         if kind == _STRING:
             at, data, unpack = self._at, self._data, struct.Struct("<Q").unpack_from
             for _ in range(count):
-                at += 8 + unpack(data, at)[0]
+                size = unpack(data, at)[0]
+                longest = max(longest, size)
+                at += 8 + size
             self._at = at
         elif kind in _SCALARS:
             self._at += count * struct.calcsize(_SCALARS[kind])
@@ -121,4 +138,4 @@ class _Reader:
             raise ValueError(f"unknown array type {kind}")
         if self._at > len(self._data):
             raise ValueError("an array runs past the end")
-        return count
+        return _Array(count, longest)

@@ -41,6 +41,7 @@ class SlotPool:
         self._max_queue = max_queue
         self._timeout = queue_timeout
         self._clock = 0
+        self._closed = False
         self._promised = 0  # slots in _free that belong to a waiter which has been woken but has not run yet
 
     @property
@@ -65,6 +66,8 @@ class SlotPool:
             TooManyRequests: the queue is full (429).
             Unavailable: no slot came free in time (503).
         """
+        if self._closed:
+            raise _stopping()
         if self._waiting or len(self._free) <= self._promised:
             await self._wait(admitted=admitted)
         slot = max(self._free, key=lambda slot: self._fit(slot, tenant, messages))
@@ -79,6 +82,14 @@ class SlotPool:
         """Give a slot back."""
         self._free.append(self._busy.pop(lease.slot))
         self._wake()
+
+    def close(self) -> None:
+        """Turn away everyone who waits, and whoever comes."""
+        self._closed = True
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(_stopping())
 
     async def _wait(self, *, admitted: bool) -> None:
         if not admitted and len(self._waiting) >= self._max_queue:
@@ -107,7 +118,7 @@ class SlotPool:
         """Leave the queue; a turn that was already given passes on to the next in line."""
         if turn in self._waiting:
             self._waiting.remove(turn)
-        elif turn.done() and not turn.cancelled():
+        elif turn.done() and not turn.cancelled() and turn.exception() is None:
             self._promised -= 1
             self._wake()
 
@@ -128,3 +139,7 @@ class SlotPool:
                     break
                 shared += 1
         return shared, -slot.used
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("The server is stopping. Please try again shortly.", headers={"Retry-After": "5"})

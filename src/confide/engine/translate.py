@@ -24,15 +24,20 @@ def refusal(event: Event) -> ApiError:
     error = event.error
     assert error is not None
     if error.type == "exceed_context_size_error":
-        return InvalidRequest(
-            f"This model's maximum context length is {error.n_ctx} tokens. However, your messages resulted in "
-            f"{error.n_prompt_tokens} tokens. Please reduce the length of the messages.",
-            param="messages",
-            code="context_length_exceeded",
-        )
+        return too_long(error.n_ctx, str(error.n_prompt_tokens))
     if 400 <= error.code < 500:
         return InvalidRequest("The engine refused the request.", param=None)
     return EngineFailed("The engine failed while it answered.")
+
+
+def too_long(context: int, tokens: str) -> InvalidRequest:
+    """The error for a prompt that doesn't fit, in the words that agents look for."""
+    return InvalidRequest(
+        f"This model's maximum context length is {context} tokens. However, your messages resulted in {tokens} tokens. "
+        "Please reduce the length of the messages.",
+        param="messages",
+        code="context_length_exceeded",
+    )
 
 
 def logprobs(logprobs: Logprobs | None, request: ChatRequest) -> tuple[dict[str, Any], ...] | None:

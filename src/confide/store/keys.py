@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from confide.errors import OperatorError, StoreError
+from confide.store.database import mapped, open_database
 
 PREFIX = "sk-confide-"
-SCHEMA_VERSION = 1
-_BUSY_SECONDS = 5.0
 _NAME = re.compile(r"(?!key_)[A-Za-z0-9._-]{1,64}")
-_SCHEMA = f"""
-CREATE TABLE api_key (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL,
-    digest BLOB NOT NULL UNIQUE,
-    created INTEGER NOT NULL,
-    revoked INTEGER
-);
-CREATE UNIQUE INDEX api_key_active_name ON api_key (name) WHERE revoked IS NULL;
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
 
 
 @dataclass(frozen=True)
@@ -57,8 +43,8 @@ class KeyStore:
         self._path = path
         self._now = now
         self._own_writes = 0
-        with _mapped(path):
-            self._db = _open(path)
+        with mapped(path):
+            self._db = open_database(path)
         self._inode = path.stat().st_ino
 
     def __enter__(self) -> KeyStore:
@@ -79,7 +65,7 @@ class KeyStore:
             raise OperatorError(f"{name!r} can't name a key: use 1 to 64 of A-Z a-z 0-9 . _ - (and no leading key_)")
         key = PREFIX + secrets.token_urlsafe(32)
         row = (f"key_{secrets.token_hex(6)}", name, digest_of(key), int(self._now()))
-        with _mapped(self._path):
+        with mapped(self._path):
             try:
                 self._db.execute("INSERT INTO api_key (id, name, digest, created) VALUES (?, ?, ?, ?)", row)
             except sqlite3.IntegrityError:
@@ -89,14 +75,14 @@ class KeyStore:
 
     def list(self) -> list[KeyRecord]:
         """Every key that was ever made, oldest first."""
-        with _mapped(self._path):
+        with mapped(self._path):
             rows = self._db.execute("SELECT id, name, created, revoked FROM api_key ORDER BY created, rowid").fetchall()
         return [KeyRecord(*row) for row in rows]
 
     def revoke(self, id_or_name: str) -> KeyRecord:
         """End an active key."""
         now = int(self._now())
-        with _mapped(self._path):
+        with mapped(self._path):
             row = self._db.execute(
                 "SELECT id, name, created FROM api_key WHERE revoked IS NULL AND ? IN (id, name)",
                 (id_or_name,),
@@ -110,7 +96,7 @@ class KeyStore:
 
     def digests(self) -> dict[bytes, KeyRecord]:
         """The active keys, by digest."""
-        with _mapped(self._path):
+        with mapped(self._path):
             rows = self._db.execute(
                 "SELECT digest, id, name, created, revoked FROM api_key WHERE revoked IS NULL"
             ).fetchall()
@@ -118,7 +104,7 @@ class KeyStore:
 
     def data_version(self) -> int:
         """A number that grows when the keys may have changed, by this connection or any other process."""
-        with _mapped(self._path):
+        with mapped(self._path):
             if self._path.stat().st_ino != self._inode:
                 raise StoreError(f"{self._path} was replaced while it was open; restart the server")
             (version,) = self._db.execute("PRAGMA data_version").fetchone()
@@ -165,40 +151,3 @@ class KeyRing:
             self._keys = self._store.digests()
             self._version = version
         self._checked = now
-
-
-@contextmanager
-def _mapped(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as failed:
-        reason = getattr(failed, "strerror", None) or failed
-        raise StoreError(f"the key store {path} can't be used: {reason}") from failed
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode to a file that only its owner can read."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        _migrate(db, path)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        for statement in _SCHEMA.strip().split(";\n"):
-            db.execute(statement)
-    elif version != SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} has schema version {version}, and this confide knows {SCHEMA_VERSION}: upgrade confide"
-        )
-    db.execute("COMMIT")

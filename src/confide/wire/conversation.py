@@ -5,6 +5,8 @@ Source: OpenAI's answers to such requests, as quoted in public issue threads; th
 
 from __future__ import annotations
 
+from typing import Final
+
 from confide.errors import InvalidRequest
 from confide.wire.openai import (
     AllowedChoice,
@@ -18,6 +20,11 @@ from confide.wire.openai import (
     RefusalPart,
     ToolMessage,
 )
+
+_TEMPLATE_OWN: Final = frozenset(
+    {"messages", "tools", "functions", "documents", "add_generation_prompt", "bos_token", "eos_token"}
+)
+"""Variables of a chat template that come from the request's other members or from the model."""
 
 
 def check(request: ChatRequest) -> None:
@@ -58,6 +65,13 @@ def _check_options(request: ChatRequest) -> None:
                 "Invalid key in 'logit_bias': expected token ids, written as strings of digits.",
                 param="logit_bias",
                 code="invalid_value",
+            )
+    for key in request.chat_template_kwargs or ():
+        if key in _TEMPLATE_OWN:
+            raise InvalidRequest(
+                f"Invalid 'chat_template_kwargs': '{key}' is not the caller's to set.",
+                param=f"chat_template_kwargs.{key}",
+                code="unsupported_value",
             )
     if request.modalities is not None and request.modalities != ["text"]:
         raise InvalidRequest(

@@ -382,16 +382,7 @@ def parse_chat(body: bytes) -> ChatRequest:
         request = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise explain(error, body) from None
-    if request.tools is None:
-        _allow_empty_tool_lists(request)
     return request
-
-
-def _allow_empty_tool_lists(request: ChatRequest) -> None:
-    """Agents send ``tool_calls: []`` back; it means none."""
-    for message in request.messages:
-        if isinstance(message, AssistantMessage) and message.tool_calls == []:
-            message.tool_calls = None
 
 
 def given(request: ChatRequest) -> list[str]:

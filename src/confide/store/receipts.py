@@ -1,0 +1,206 @@
+"""What is kept of answers: receipts, the keysets they were signed under, and marks against replay. Never content."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from confide.store.database import mapped, open_database
+from confide.store.writer import Writer
+
+PRUNE_BATCH: Final = 500
+"""The most rows that one transaction deletes, so that answers which end meanwhile don't wait for long."""
+
+
+# What is written -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """One receipt. ``owner`` is the id of the key that made the request; None where anybody may ask."""
+
+    receipt_id: str
+    chat_id: str | None
+    owner: str | None
+    created: int
+    document: bytes
+    legacy: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _InsertReceipts:
+    rows: Sequence[ReceiptRow]
+
+    def run(self, db: sqlite3.Connection) -> None:
+        db.executemany(
+            "INSERT INTO receipt (receipt_id, chat_id, owner, created, document, legacy) VALUES (?, ?, ?, ?, ?, ?)",
+            [(row.receipt_id, row.chat_id, row.owner, row.created, row.document, row.legacy) for row in self.rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _InsertKeyset:
+    digest: str
+    document: bytes
+    not_after: int
+
+    def run(self, db: sqlite3.Connection) -> None:
+        db.execute(
+            "INSERT INTO keyset (digest, document, not_after) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
+            (self.digest, self.document, self.not_after),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    mark: str
+    now: int
+    expires: int
+
+    def run(self, db: sqlite3.Connection) -> bool:
+        cursor = db.execute(
+            "INSERT INTO replay_mark (mark, expires) VALUES (?, ?) "
+            "ON CONFLICT (mark) DO UPDATE SET expires = excluded.expires WHERE replay_mark.expires <= ?",
+            (self.mark, self.expires, self.now),
+        )
+        return cursor.rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Prune:
+    statement: str
+    before: int
+
+    def run(self, db: sqlite3.Connection) -> int:
+        return db.execute(self.statement, (self.before, PRUNE_BATCH)).rowcount
+
+
+_OLD_RECEIPTS: Final = (
+    "DELETE FROM receipt WHERE id IN (SELECT id FROM receipt WHERE created < ? ORDER BY created LIMIT ?)"
+)
+_OLD_MARKS: Final = (
+    "DELETE FROM replay_mark WHERE mark IN (SELECT mark FROM replay_mark WHERE expires <= ? ORDER BY expires LIMIT ?)"
+)
+
+
+class ReceiptWriter:
+    """Everything that is written while requests are served, in one thread and in shared transactions.
+
+    Takes the arguments of :class:`confide.store.writer.Writer`.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self._writer = Writer(path, **options)
+
+    async def commit(self, *rows: ReceiptRow) -> None:
+        """Return when the rows are on the disk.
+
+        Raises:
+            StoreError: they aren't.
+        """
+        await self._writer.commit(_InsertReceipts(rows))
+
+    async def claim(self, mark: str, *, now: int, expires: int) -> bool:
+        """Whether this is the first claim of a mark, for all processes that share the store, until it expires.
+
+        Raises:
+            StoreError: nobody knows. That isn't the same as "seen before".
+        """
+        return await self._writer.commit(_Claim(mark, now, expires))
+
+    async def keep_keyset(self, digest: str, document: bytes, not_after: int) -> None:
+        """Keep a keyset, for those who check old receipts; keeping it twice is fine.
+
+        Raises:
+            StoreError: it isn't kept.
+        """
+        await self._writer.commit(_InsertKeyset(digest, document, not_after))
+
+    async def prune(self, *, now: int, keep_seconds: int) -> int:
+        """Delete expired marks, and receipts older than ``keep_seconds``; returns how many receipts went.
+
+        Raises:
+            StoreError: some are left.
+        """
+        await self._delete(_Prune(_OLD_MARKS, now))
+        return await self._delete(_Prune(_OLD_RECEIPTS, now - keep_seconds))
+
+    async def _delete(self, prune: _Prune) -> int:
+        total = deleted = await self._writer.commit(prune)
+        while deleted == PRUNE_BATCH:
+            deleted = await self._writer.commit(prune)
+            total += deleted
+        return total
+
+    def close(self) -> None:
+        """Commit what is waiting; closing twice is fine."""
+        self._writer.close()
+
+
+# What is read --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    """A receipt as it was committed. Whoever isn't its ``owner`` must not learn that it exists."""
+
+    receipt_id: str
+    owner: str | None
+    document: bytes
+    legacy: bytes | None
+
+
+class ReceiptStore:
+    """Looks receipts and keysets up, on a connection of its own.
+
+    Raises:
+        StoreError: the file can't be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with mapped(path):
+            self._db = open_database(path)
+
+    def __enter__(self) -> ReceiptStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        self._db.close()
+
+    def find(self, id: str, *, owner: str | None) -> StoredReceipt | None:
+        """The receipt of this receipt id or response id.
+
+        Engines choose response ids, so two requests may share one. The newest of ``owner`` is preferred; the caller
+        still compares the owner that comes back.
+
+        Raises:
+            StoreError: nobody knows.
+        """
+        with mapped(self._path):
+            row = self._db.execute(
+                "SELECT receipt_id, owner, document, legacy FROM receipt WHERE receipt_id = ? OR chat_id = ? "
+                "ORDER BY receipt_id = ? DESC, owner IS ? DESC, id DESC LIMIT 1",
+                (id, id, id, owner),
+            ).fetchone()
+        return None if row is None else StoredReceipt(*row)
+
+    def keyset(self, digest: str) -> bytes | None:
+        """The document of a keyset that was in use once.
+
+        Raises:
+            StoreError: nobody knows.
+        """
+        with mapped(self._path):
+            row = self._db.execute("SELECT document FROM keyset WHERE digest = ?", (digest,)).fetchone()
+        return None if row is None else bytes(row[0])

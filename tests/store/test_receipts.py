@@ -1,0 +1,440 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from confide.errors import StoreError
+from confide.store.database import SCHEMA_VERSION
+from confide.store.keys import KeyStore
+from confide.store.receipts import PRUNE_BATCH, ReceiptRow, ReceiptStore, ReceiptWriter
+from confide.store.writer import Writer
+
+T = TypeVar("T")
+ROUNDS = int(os.environ.get("CONFIDE_SOAK") or 0) // 20 or 8
+"""How often a writing process is killed; 50 in the long run."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "confide.db"
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+@contextmanager
+def writing(path: Path, **options: Any) -> Iterator[ReceiptWriter]:
+    writer = ReceiptWriter(path, **options)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def row(number: int, **members: Any) -> ReceiptRow:
+    whole: dict[str, Any] = {
+        "receipt_id": f"rcpt-{number:024x}",
+        "chat_id": f"chatcmpl-{number}",
+        "owner": "key_1",
+        "created": 1000 + number,
+        "document": b"document %d" % number,
+    }
+    return ReceiptRow(**(whole | members))
+
+
+# Looking up ----------------------------------------------------------------------------------------------------------
+
+
+def test_receipts_are_found_by_either_id_with_their_owner(path: Path) -> None:
+    with writing(path) as writer, ReceiptStore(path) as store:
+        run(writer.commit(row(1, legacy=b"proof"), row(2, owner=None, chat_id=None)))
+        for name in ("rcpt-" + "0" * 23 + "1", "chatcmpl-1"):
+            found = store.find(name, owner="key_1")
+            assert found is not None
+            assert (found.owner, found.document, found.legacy) == ("key_1", b"document 1", b"proof")
+        anonymous = store.find(row(2).receipt_id, owner="key_1")
+        assert anonymous is not None
+        assert (anonymous.owner, anonymous.legacy) == (None, None)
+        assert store.find("chatcmpl-2", owner=None) is None
+
+
+def test_one_response_id_of_several_requests_finds_the_callers_newest(path: Path) -> None:
+    with writing(path) as writer, ReceiptStore(path) as store:
+        rows = [row(number, chat_id="same", owner=owner) for number, owner in enumerate(["a", "b", "a", "c"])]
+        run(writer.commit(*rows))
+        for owner, document in (("a", b"document 2"), ("b", b"document 1"), ("nobody", b"document 3")):
+            found = store.find("same", owner=owner)
+            assert found is not None
+            assert found.document == document
+
+
+def test_a_response_id_cannot_hide_a_receipt_id(path: Path) -> None:
+    with writing(path) as writer, ReceiptStore(path) as store:
+        run(writer.commit(row(1), row(2, chat_id=row(1).receipt_id)))
+        found = store.find(row(1).receipt_id, owner="key_1")
+        assert found is not None
+        assert found.document == b"document 1"
+
+
+def test_keysets_stay(path: Path) -> None:
+    async def keep(writer: ReceiptWriter) -> None:
+        await writer.keep_keyset("sha256:1", b"keyset", 5)
+        await writer.keep_keyset("sha256:1", b"another", 6)
+
+    with writing(path) as writer, ReceiptStore(path) as store:
+        run(keep(writer))
+        assert store.keyset("sha256:1") == b"keyset"
+        assert store.keyset("sha256:2") is None
+
+
+def test_a_file_of_the_first_schema_is_brought_up_and_keeps_its_keys(path: Path) -> None:
+    with KeyStore(path) as keys:
+        keys.create("app")
+    db = sqlite3.connect(path)
+    for table in ("receipt", "keyset", "replay_mark"):
+        db.execute(f"DROP TABLE {table}")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    with writing(path) as writer:
+        run(writer.commit(row(1)))
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    db.close()
+    with KeyStore(path) as keys:
+        assert [key.name for key in keys.list()] == ["app"]
+
+
+# Replay marks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_mark_is_claimed_once_until_it_expires(path: Path) -> None:
+    async def main(writer: ReceiptWriter) -> list[bool]:
+        return [
+            await writer.claim("nonce", now=100, expires=400),
+            await writer.claim("nonce", now=101, expires=401),
+            await writer.claim("other", now=101, expires=401),
+            await writer.claim("nonce", now=399, expires=700),
+            await writer.claim("nonce", now=400, expires=700),
+            await writer.claim("nonce", now=401, expires=701),
+        ]
+
+    with writing(path) as writer:
+        assert run(main(writer)) == [True, False, True, False, True, False]
+
+
+def test_of_many_claims_in_several_writers_one_is_the_first(path: Path) -> None:
+    async def main(*writers: ReceiptWriter) -> list[bool]:
+        return await asyncio.gather(*[writer.claim("n", now=1, expires=9) for writer in writers * 30])
+
+    with writing(path) as one, writing(path) as other:
+        assert sum(run(main(one, other))) == 1
+
+
+def test_a_store_that_is_down_is_an_error_and_not_a_replay(path: Path) -> None:
+    with writing(path) as writer:
+        path.unlink()
+        with pytest.raises(StoreError, match="No such file"):
+            run(writer.claim("n", now=1, expires=9))
+        path.write_bytes(b"")
+        with pytest.raises(StoreError, match="replaced"):
+            run(writer.claim("n", now=1, expires=9))
+
+
+# Retention -----------------------------------------------------------------------------------------------------------
+
+
+def test_old_receipts_go_in_small_batches_and_others_stay(path: Path) -> None:
+    old = PRUNE_BATCH * 2 + 7
+
+    async def main(writer: ReceiptWriter) -> int:
+        await writer.commit(*[row(number, created=10) for number in range(old)], row(old, created=100))
+        await writer.claim("expired", now=0, expires=110)
+        await writer.claim("valid", now=0, expires=111)
+        return await writer.prune(now=110, keep_seconds=10)
+
+    with writing(path) as writer, ReceiptStore(path) as store:
+        assert run(main(writer)) == old
+        assert store.find("chatcmpl-0", owner="key_1") is None
+        assert store.find(f"chatcmpl-{old}", owner="key_1") is not None
+        assert run(writer.prune(now=110, keep_seconds=10)) == 0
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT mark FROM replay_mark").fetchall() == [("valid",)]
+    db.close()
+
+
+# Group commit --------------------------------------------------------------------------------------------------------
+
+
+class Gate:
+    """A job that holds the thread until it is told to go on, and then lists what is executed after it."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        self.statements: list[str] = []
+
+    def run(self, db: sqlite3.Connection) -> None:
+        db.set_trace_callback(self.statements.append)
+        self.entered.set()
+        assert self.open.wait(10)
+
+
+class Insert:
+    """A job that makes one keyset row."""
+
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
+
+    def run(self, db: sqlite3.Connection) -> str:
+        db.execute("INSERT INTO keyset VALUES (?, x'', 0)", (self._digest,))
+        return self._digest
+
+
+class Fail:
+    """A job that raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def run(self, db: sqlite3.Connection) -> None:
+        raise self._error
+
+
+def digests(path: Path) -> set[str]:
+    db = sqlite3.connect(path)
+    found = {digest for (digest,) in db.execute("SELECT digest FROM keyset")}
+    db.close()
+    return found
+
+
+async def behind_a_gate(writer: Writer, *jobs: Any) -> tuple[list[Any], list[str]]:
+    """The outcomes of jobs that were all waiting when the thread could go on, and what the thread executed."""
+    gate = Gate()
+    first = asyncio.create_task(writer.commit(gate))
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    rest = [asyncio.create_task(writer.commit(job)) for job in jobs]
+    await asyncio.sleep(0.05)
+    gate.open.set()
+    await first
+    return await asyncio.gather(*rest, return_exceptions=True), gate.statements
+
+
+def test_what_waits_shares_one_transaction(path: Path) -> None:
+    writer = Writer(path)
+    names = [f"d{number}" for number in range(50)]
+    outcomes, statements = run(behind_a_gate(writer, *[Insert(name) for name in names]))
+    writer.close()
+    assert outcomes == names
+    assert [statement for statement in statements if statement.startswith(("BEGIN", "COMMIT"))] == [
+        "COMMIT",
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+    ]
+    assert digests(path) == set(names)
+
+
+def test_a_batch_has_a_limit(path: Path) -> None:
+    writer = Writer(path, most_batch=10)
+    _, statements = run(behind_a_gate(writer, *[Insert(f"d{number}") for number in range(25)]))
+    writer.close()
+    assert statements.count("COMMIT") == 1 + 3
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite3.IntegrityError("twice"), ValueError("surrogate"), TypeError("type"), OverflowError("2^64")]
+)
+def test_a_job_at_fault_fails_alone(path: Path, error: Exception) -> None:
+    writer = Writer(path)
+    outcomes, _ = run(behind_a_gate(writer, Insert("a"), Fail(error), Insert("b")))
+    writer.close()
+    assert [type(outcome) for outcome in outcomes] == [str, StoreError, str]
+    assert digests(path) == {"a", "b"}
+
+
+def test_a_receipt_id_that_is_taken_fails_alone(path: Path) -> None:
+    async def main(writer: ReceiptWriter) -> list[Any]:
+        await writer.commit(row(1))
+        again = [row(1, document=b"another"), row(2), row(3)]
+        return await asyncio.gather(*[writer.commit(one) for one in again], return_exceptions=True)
+
+    with writing(path) as writer, ReceiptStore(path) as store:
+        first, *others = run(main(writer))
+        assert isinstance(first, StoreError)
+        assert others == [None, None]
+        found = store.find("chatcmpl-1", owner="key_1")
+        assert found is not None
+        assert found.document == b"document 1"
+
+
+def test_a_store_that_fails_fails_every_waiter_and_nothing_is_half_done(path: Path) -> None:
+    writer = Writer(path)
+    full = sqlite3.OperationalError("database or disk is full")
+    outcomes, _ = run(behind_a_gate(writer, Insert("a"), Fail(full), Insert("b")))
+    assert [str(outcome).endswith("can't be used: database or disk is full") for outcome in outcomes] == [True] * 3
+    assert digests(path) == set()
+    assert run(writer.commit(Insert("c"))) == "c"
+    writer.close()
+
+
+@pytest.mark.parametrize(("most_batch", "committed"), [(10, set()), (1, {"a"})])
+def test_a_thread_that_breaks_leaves_nobody_waiting(
+    path: Path, monkeypatch: pytest.MonkeyPatch, most_batch: int, committed: set[str]
+) -> None:
+    broke: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: broke.append(arguments.exc_value))
+    writer = Writer(path, most_batch=most_batch)
+    outcomes, _ = run(behind_a_gate(writer, Insert("a"), Fail(RuntimeError("a bug")), Insert("b")))
+    assert {outcome for outcome in outcomes if isinstance(outcome, str)} == committed
+    assert [type(outcome) for outcome in outcomes[1:]] == [StoreError] * 2
+    with pytest.raises(StoreError, match="is closed"):
+        run(writer.commit(Insert("c")))
+    writer.close()
+    assert [str(error) for error in broke] == ["a bug"]
+    assert digests(path) == committed
+
+
+def test_the_queue_is_bounded_and_everybody_gets_through(path: Path) -> None:
+    async def main() -> int:
+        gate = Gate()
+        first = asyncio.create_task(writer.commit(gate))
+        assert await asyncio.to_thread(gate.entered.wait, 10)
+        rest = [asyncio.create_task(writer.commit(Insert(f"d{number}"))) for number in range(20)]
+        await asyncio.sleep(0.05)
+        waiting = writer._queue.qsize()
+        gate.open.set()
+        await asyncio.gather(first, *rest)
+        return waiting
+
+    writer = Writer(path, most_waiting=4)
+    assert run(main()) == 3
+    writer.close()
+    assert len(digests(path)) == 20
+
+
+def test_a_caller_that_leaves_does_not_undo_its_row(path: Path) -> None:
+    async def main() -> None:
+        gate = Gate()
+        first = asyncio.create_task(writer.commit(gate))
+        assert await asyncio.to_thread(gate.entered.wait, 10)
+        leaver = asyncio.create_task(writer.commit(Insert("left")))
+        failing = asyncio.create_task(writer.commit(Fail(sqlite3.IntegrityError("x"))))
+        await asyncio.sleep(0.01)
+        leaver.cancel()
+        failing.cancel()
+        await asyncio.gather(leaver, failing, return_exceptions=True)
+        gate.open.set()
+        await first
+        await writer.commit(Insert("after"))
+
+    writer = Writer(path)
+    run(main())
+    writer.close()
+    assert digests(path) == {"left", "after"}
+
+
+def test_close_commits_what_waits(path: Path) -> None:
+    async def main() -> list[str]:
+        gate = Gate()
+        first = asyncio.create_task(writer.commit(gate))
+        assert await asyncio.to_thread(gate.entered.wait, 10)
+        rest = [asyncio.create_task(writer.commit(Insert(f"d{number}"))) for number in range(600)]
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(asyncio.to_thread(writer.close))
+        await asyncio.sleep(0.05)
+        gate.open.set()
+        await asyncio.gather(first, closing)
+        return await asyncio.gather(*rest)
+
+    writer = Writer(path)
+    assert len(run(main())) == 600
+    assert len(digests(path)) == 600
+    with pytest.raises(StoreError, match="is closed"):
+        run(writer.commit(Insert("late")))
+    writer.close()
+
+
+def test_a_loop_that_has_ended_is_no_trouble(path: Path) -> None:
+    writer = Writer(path)
+    gate = Gate()
+
+    async def start() -> None:
+        waiting = asyncio.ensure_future(writer.commit(gate))
+        assert await asyncio.to_thread(gate.entered.wait, 10)
+        waiting.cancel()
+
+    run(start())
+    gate.open.set()
+    assert run(writer.commit(Insert("a"))) == "a"
+    writer.close()
+
+
+def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    for kind in (Writer, ReceiptStore):
+        with pytest.raises(StoreError, match="can't be used"):
+            kind(tmp_path / "data" / "confide.db")
+
+
+# kill -9 -------------------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import asyncio, os, sys
+from pathlib import Path
+from confide.store.receipts import ReceiptRow, ReceiptWriter
+
+async def client(writer, number):
+    for turn in range(1_000_000):
+        name = f"{sys.argv[2]}-{number}-{turn}"
+        await writer.commit(ReceiptRow(name, "chat-" + name, "key_1", 1, name.encode() * 50))
+        os.write(1, name.encode() + b"\\n")
+
+async def main():
+    writer = ReceiptWriter(Path(sys.argv[1]))
+    await asyncio.gather(*[client(writer, number) for number in range(32)])
+
+asyncio.run(main())
+"""
+
+
+def written_until_killed(path: Path, name: str, seconds: float) -> list[str]:
+    """The rows that a process said were committed, before it was killed."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path), name],
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert child.stdout is not None
+    killer = threading.Timer(30, child.kill)
+    killer.start()
+    with child.stdout as output:
+        head = output.readline()
+        threading.Timer(seconds, child.kill).start()
+        told = head + output.read()
+    killer.cancel()
+    assert child.wait() == -9
+    return told.decode().split("\n")[:-1]
+
+
+def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
+    dice = random.Random(int(time.time()))
+    told = []
+    for number in range(ROUNDS):
+        told += written_until_killed(path, f"round{number}", dice.uniform(0.0, 0.4))
+        with ReceiptStore(path) as store:
+            lost = [name for name in told if store.find(name, owner="key_1") is None]
+        assert lost == []
+    assert len(told) > 100 * ROUNDS
