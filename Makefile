@@ -8,7 +8,7 @@ ARGS ?=
 .PHONY: run test lint type docs bench soak lock clean
 
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
-	@exec $(BIN)/confide serve --print-curl $(ARGS)
+	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
 
 test: $(VENV)/.dev  ## All tests, with coverage. Needs Node 20 or later for the TypeScript clients.
 	rm -f .coverage .coverage.*

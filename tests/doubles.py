@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope
 
 from confide.api.app import ApiParts, build
+from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
+from confide.api.proof import Prover
 from confide.engine.base import ChatCall, EngineInfo
+from confide.errors import StoreError
+from confide.identity.custodian import Custodian
+from confide.identity.identity import Terms
+from confide.identity.roles import EphemeralKeys
 from confide.route.models import ModelTable, ServedModel
+from confide.store.receipts import ReceiptRow
+from confide.wire import jcs
 from confide.wire.answers import Usage
+from confide.wire.receipt import Receipt, parse_receipt
 
 SECRET = "the-secret-of-the-prompt"
 """Stands in every conversation; must stand in no log and no error."""
@@ -86,14 +97,66 @@ class ScriptedEngine:
     async def close(self) -> None: ...
 
 
+class MemorySink:
+    """Receipts and marks in memory. ``broken`` makes it fail as a store that is down does."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.rows: list[ReceiptRow] = []
+        self.marks: set[str] = set()
+        self.broken = broken
+
+    async def commit(self, *rows: ReceiptRow) -> None:
+        if self.broken:
+            raise StoreError("the store is down")
+        self.rows.extend(rows)
+
+    async def claim(self, mark: str, *, now: int, expires: int) -> bool:
+        if self.broken:
+            raise StoreError("the store is down")
+        new = mark not in self.marks
+        self.marks.add(mark)
+        return new
+
+    async def keep_keyset(self, digest: str, document: bytes, not_after: int) -> None: ...
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """What was committed, read."""
+        return [parse_receipt(row.document) for row in self.rows]
+
+
+MANIFEST = b'{"models":[]}'
+
+
+@functools.cache
+def custodian() -> Custodian:
+    """Keys for a test session."""
+    made = Custodian(
+        EphemeralKeys(bytes(range(32))), Terms(subject="test"), MemorySink(), clock=lambda: 1_800_000_000.0
+    )
+    with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
+        thread.submit(asyncio.run, made.refresh()).result()
+    return made
+
+
 def app_with(
-    engine: ScriptedEngine, *, keep_alive: float = 0, origins: Sequence[str] = (), find: Any = None
+    engine: ScriptedEngine,
+    *,
+    keep_alive: float = 0,
+    origins: Sequence[str] = (),
+    find: Any = None,
+    sink: MemorySink | None = None,
 ) -> ASGIApp:
     """The application over one engine, which serves the model ``m``, also called ``alias``; without keys by default."""
+    keys = custodian()
+    nothing: Any = None  # no test of the chat route asks for evidence or looks receipts up
     return build(
         ApiParts(
             models=ModelTable([ServedModel(id="m", engine=engine, name="M", aliases=("alias",))]),
             doorman=Doorman(find),
+            prover=Prover(keys, sink or MemorySink(), manifest=jcs.sha256(MANIFEST), clock=lambda: 1_800_000_000.0),
+            attestor=Attestor(keys, nothing, MANIFEST),
+            receipts=nothing,
             limits=ChatLimits(max_body_bytes=10_000, keep_alive=keep_alive),
             cors_origins=origins,
         )

@@ -61,7 +61,7 @@ def serving(
     if auth:
         made = subprocess.run([*confide, "keys", "create", "test"], env=env, capture_output=True, text=True, check=True)
         key = next(word for word in made.stdout.split() if word.startswith("sk-"))
-    command = [*confide, "serve", "--port", "0", *args]
+    command = [*confide, "serve", "--tee", "dev", "--port", "0", *args]
     for source in models:
         command += ["--model", source]
     if not auth:

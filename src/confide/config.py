@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_type_hints
+from typing import Annotated, Literal, NamedTuple, get_type_hints
 
 import msgspec
 import platformdirs
@@ -41,6 +41,9 @@ _Tokens = Annotated[int, Meta(ge=256, le=2**24)]
 _Threads = Annotated[int, Meta(ge=1, le=1024)]
 _Count = Annotated[int, Meta(ge=1, le=64, description="an integer from 1 to 64")]
 _Bytes = Annotated[int, Meta(ge=1024, le=2**40, description="a number of bytes from 1024 to 2^40")]
+_Domain = Annotated[
+    str, Meta(pattern=r"^(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
+]
 _Folder = Annotated[Path, Meta(description="the path of a folder")]
 _Switch = Annotated[bool, Meta(description="true or false")]
 
@@ -84,6 +87,26 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         40_000_000
     )
     keep_alive: Annotated[float, Meta(ge=0, le=3600, description="seconds from 0 (off) to 3600")] = 15.0
+    tee: Annotated[
+        Literal["auto", "dstack", "tdx", "sev-snp", "dev"],
+        Meta(description="auto, dstack, tdx, sev-snp, or dev (a development PKI: no hardware, proves nothing)"),
+    ] = "auto"
+    key_period: Annotated[
+        int, Meta(ge=60, le=90 * 86400, description="seconds after which keys change, from 60 to 7776000")
+    ] = 7 * 86400
+    receipt_days: Annotated[int, Meta(ge=1, le=3650, description="days that receipts are kept, from 1 to 3650")] = 30
+    signature_model: _Switch = False
+    repo_url: Annotated[str | None, Meta(description="where the code comes from, for the report")] = None
+    repo_commit: Annotated[str | None, Meta(description="the commit it was built from, for the report")] = None
+    image_digest: Annotated[str | None, Meta(description="the digest of the image that runs, for the report")] = None
+    tls: _Switch = False
+    tls_domains: Annotated[
+        tuple[_Domain, ...], Meta(description="a list of host names in lower case, which the TLS key is for")
+    ] = ()
+    tls_certificate: Annotated[
+        Path | None, Meta(description="the path of a PEM file: a certificate issued for the workload's key, its chain")
+    ] = None
+    manifest: Annotated[Path | None, Meta(description="a manifest file that what is served must match")] = None
     models: tuple[ModelSettings, ...] = ()
 
 
@@ -151,6 +174,9 @@ def load(
     settings = msgspec.structs.replace(settings, models=_models(flags, environ, file))
     if not settings.auth and not is_loopback(settings.host):
         raise ConfigError(f"{given['auth'].where}: keys can be off only on a loopback address, not on {settings.host}")
+    for name in ("tls_domains", "tls_certificate"):
+        if getattr(settings, name) and not settings.tls:
+            raise ConfigError(f"{given[name].where}: has a meaning only with tls = true")
     return settings
 
 
@@ -228,7 +254,7 @@ def _from_environ(environ: Mapping[str, str], hints: Mapping[str, object]) -> di
     for name in hints:
         variable = PREFIX + name.upper()
         if written := environ.get(variable):
-            value = _listed(written) if name == "cors_origins" else written
+            value = _listed(written) if name in ("cors_origins", "tls_domains") else written
             given[name] = _Given(value, variable, text=True)
     return given
 

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import logging
 import socket
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
-from typing import Any
-
-import uvicorn
+from typing import Final
 
 from confide import config
 from confide.api.app import ApiParts, build
+from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
 from confide.api.fetch import PinnedFetcher
-from confide.api.http1 import HttpProtocol
 from confide.api.images import ImagePolicy
+from confide.api.proof import Prover
 from confide.api.vision import ImageRules
+from confide.attest.choose import Places, Sources, choose
 from confide.config import ModelSettings, Settings
+from confide.engine import manifest as engine_manifest
 from confide.engine.embedded import EmbeddedEngine, EmbeddedModel
 from confide.engine.pull import LocalModel
-from confide.errors import ConfigError
+from confide.errors import ConfideError
+from confide.identity.custodian import Custodian
+from confide.identity.identity import Terms
+from confide.identity.roles import EphemeralKeys
+from confide.listening import Server, Stages, base_url, bind
 from confide.route.models import FREE, ModelTable, ServedModel
 from confide.store.keys import KeyRing, KeyStore
+from confide.store.receipts import ReceiptStore, ReceiptWriter
+from confide.wire.aci import SourceProvenance, manifest_subject
+from confide.wire.manifest import Manifest
 from confide.workers import run_workers
 
 Models = Sequence[tuple[ModelSettings, LocalModel]]
 
-GRACE_SECONDS = 5
-"""How long answers under way may go on after a signal to stop."""
+log = logging.getLogger("confide.server")
+
+REFRESH_SECONDS: Final = 5.0
+PRUNE_SECONDS: Final = 3600.0
+DAY: Final = 24 * 3600
 
 
 def run(settings: Settings, models: Models, *, on_ready: Callable[[str], None]) -> int:
@@ -45,167 +55,191 @@ def run(settings: Settings, models: Models, *, on_ready: Callable[[str], None]) 
         on_ready: called with the base URL when requests can come.
 
     Raises:
-        ConfigError: the address can't be bound.
-        ModelFileError: a model can't be loaded.
+        OperatorError: there is no TEE as the settings ask for, the address can't be bound, a model can't be loaded or
+            isn't the one of the manifest, the store can't be opened.
     """
     config.prepare_for_engine()
-    listener = _bind(settings)
-    url = base_url(settings.host, listener)
+    listener = bind(settings.host, settings.port)
+    ready = partial(on_ready, base_url(settings.host, listener))
+    keys = EphemeralKeys()  # one root for all workers, so that they have one keyset
     if settings.workers == 1:
-        return _serve(settings, models, partial(on_ready, url), [listener])
-    worker = partial(_worker, settings, models, listener)
-    return run_workers(worker, settings.workers, on_ready=partial(on_ready, url))
+        serve(settings, models, keys, listener, ready)
+        return 0
+    return run_workers(partial(_worker, settings, models, keys, listener), settings.workers, on_ready=ready)
 
 
-def _worker(settings: Settings, models: Models, listener: socket.socket, ready: Callable[[], object]) -> None:
-    """One of several processes: each has models and a store connection of its own, all share the listener."""
+def _worker(
+    settings: Settings, models: Models, keys: EphemeralKeys, listener: socket.socket, ready: Callable[[], object]
+) -> None:
+    """One of several processes: each has models and store connections of its own, all share listener and keys."""
     config.prepare_for_engine()
-    _serve(settings, models, ready, [listener])
+    serve(settings, models, keys, listener, ready)
 
 
-def _serve(settings: Settings, models: Models, on_ready: Callable[[], object], sockets: list[socket.socket]) -> int:
-    store = KeyStore(settings.data_dir / "confide.db") if settings.auth else None
-    served: list[ServedModel] = []
-    try:
-        for model_settings, local in models:
-            served.append(_load(settings, model_settings, local))
-        doorman = Doorman(KeyRing(store).find if store else None)
+def preflight(settings: Settings) -> None:
+    """Say at once, before models are fetched, that this machine isn't what the settings ask for.
+
+    Raises:
+        OperatorError: it has no such TEE.
+    """
+    choose(settings.tee, Places(settings.data_dir))
+
+
+def serve(
+    settings: Settings,
+    models: Models,
+    keys: EphemeralKeys,
+    listener: socket.socket,
+    ready: Callable[[], object],
+) -> None:
+    """Serve in this process until a signal."""
+    sources = choose(settings.tee, Places(settings.data_dir))
+    manifest = describe(settings, models)
+    path = settings.data_dir / "confide.db"
+    with ExitStack() as closing:
+        store = closing.enter_context(KeyStore(path))
+        receipts = closing.enter_context(ReceiptStore(path))
+        writer = ReceiptWriter(path)
+        closing.callback(writer.close)
+        terms = Terms(subject=manifest_subject(manifest.digest()))
+        custodian = Custodian(sources.keys or keys, terms, writer, clock=time.time, period=settings.key_period)
+        hardware = sources.evidence.describe().hardware
+        served = [_load(settings, model, local, is_tee=hardware) for model, local in models]
+        prover = Prover(
+            custodian, writer, manifest=manifest.digest(), clock=time.time, model_in_text=settings.signature_model
+        )
         images = image_rules(settings)
         app = build(
             ApiParts(
                 models=ModelTable(served),
-                doorman=doorman,
+                doorman=Doorman(KeyRing(store).find if settings.auth else None),
+                prover=prover,
+                attestor=Attestor(custodian, sources, manifest.document(), provenance(settings)),
+                receipts=receipts,
                 limits=ChatLimits(settings.max_body_bytes, settings.keep_alive),
                 images=images,
                 cors_origins=settings.cors_origins,
             )
         )
-        server = _Server(_uvicorn_config(app), on_ready, partial(_close, served, images))
-        server.run(sockets=sockets)
-    finally:
-        if store is not None:
-            store.close()
-    return 0
+        house = _House(settings, custodian, writer, sources, served, images)
+        stages = Stages(start=house.start, ready=ready, end_answers=house.end_answers, close=house.close)
+        Server(app, stages).run(sockets=[listener])
 
 
-def _uvicorn_config(app: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http=HttpProtocol,
-        ws="none",
-        lifespan="off",
-        loop="auto",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS + 3,
-        backlog=2048,
-    )
-
-
-async def _close(served: Sequence[ServedModel], images: ImageRules) -> None:
-    for model in served:
-        await model.engine.close()
-    if images.fetcher is not None:
-        await images.fetcher.aclose()
-
-
-class _Server(uvicorn.Server):
-    """Says when it is ready, and closes what lives on its loop."""
+class _House:
+    """What lives on the server's loop."""
 
     def __init__(
         self,
-        server_config: uvicorn.Config,
-        on_ready: Callable[[], object],
-        on_close: Callable[[], Coroutine[Any, Any, None]],
+        settings: Settings,
+        custodian: Custodian,
+        writer: ReceiptWriter,
+        sources: Sources,
+        served: Sequence[ServedModel],
+        images: ImageRules,
     ) -> None:
-        super().__init__(server_config)
-        self._on_ready = on_ready
-        self._on_close = on_close
-        self._ending: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._custodian = custodian
+        self._writer = writer
+        self._sources = sources
+        self._served = served
+        self._images = images
+        self._chores: list[asyncio.Task[None]] = []
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._on_ready()
+    async def start(self) -> None:
+        """Have keys before the first request; then keep them and the store in order."""
+        await self._custodian.refresh()
+        self._chores = [
+            asyncio.create_task(_repeat("keys", self._custodian.refresh, REFRESH_SECONDS)),
+            asyncio.create_task(_repeat("retention", self._prune, PRUNE_SECONDS)),
+        ]
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let answers go on for a while, then have the engines end them, so that each ends as an error and not cut."""
-        grace = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._end_answers)
-        await super().shutdown(sockets=sockets)
-        grace.cancel()
-        await self._on_close()
+    async def _prune(self) -> None:
+        await self._writer.prune(now=int(time.time()), keep_seconds=self._settings.receipt_days * DAY)
 
-    def _end_answers(self) -> None:
-        self._ending = asyncio.create_task(self._on_close())
+    async def end_answers(self) -> None:
+        """End what the engines are doing; each answer ends as an error, with its receipt."""
+        for model in self._served:
+            await model.engine.close()
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but a signal ends in a return: uvicorn raises it anew, and what is left to close stays open."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    async def close(self) -> None:
+        """Stop the chores and let go of sockets."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._sources.aclose()
+        if self._images.fetcher is not None:
+            await self._images.fetcher.aclose()
+
+
+async def _repeat(what: str, chore: Callable[[], object], seconds: float) -> None:
+    """Do a chore again and again; one failure is logged and doesn't end it."""
+    while True:
         try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            result = chore()
+            if asyncio.iscoroutine(result):
+                await result
+        except ConfideError as error:
+            log.error("%s: %s", what, error)  # noqa: TRY400
+        await asyncio.sleep(seconds)
 
 
-def _load(settings: Settings, model: ModelSettings, local: LocalModel) -> ServedModel:
-    projector = local.projector
-    engine = EmbeddedEngine(
-        EmbeddedModel(
-            path=local.path,
-            projector=projector,
-            slots=model.slots,
-            context_length=model.context_length,
-            threads=model.threads,
-            max_queue=settings.max_queue,
-            queue_timeout=settings.queue_timeout,
-            created=int(time.time()),
+def describe(settings: Settings, models: Models) -> Manifest:
+    """The manifest of what is served; checked against the one that the settings name.
+
+    Raises:
+        OperatorError: a file isn't the one of that manifest.
+    """
+    built = engine_manifest.build(
+        engine_manifest.describe(
+            local,
+            id=model.id or local.id,
+            source=model.source,
+            aliases=model.aliases,
+            arguments=_embedded(settings, model, local),
         )
+        for model, local in models
     )
+    if settings.manifest is not None:
+        engine_manifest.check(settings.manifest, built)
+    return built
+
+
+def _embedded(settings: Settings, model: ModelSettings, local: LocalModel) -> EmbeddedModel:
+    return EmbeddedModel(
+        path=local.path,
+        projector=local.projector,
+        slots=model.slots,
+        context_length=model.context_length,
+        threads=model.threads,
+        max_queue=settings.max_queue,
+        queue_timeout=settings.queue_timeout,
+        created=int(time.time()),
+    )
+
+
+def _load(settings: Settings, model: ModelSettings, local: LocalModel, *, is_tee: bool) -> ServedModel:
     return ServedModel(
         id=model.id or local.id,
-        engine=engine,
+        engine=EmbeddedEngine(_embedded(settings, model, local)),
         name=model.name or local.name,
         description=model.description or local.description or "",
         aliases=model.aliases,
         pricing=FREE | (model.pricing or {}),
+        is_tee=is_tee,
+    )
+
+
+def provenance(settings: Settings) -> SourceProvenance:
+    """Where the code is said to come from."""
+    return SourceProvenance(
+        repo_url=settings.repo_url, repo_commit=settings.repo_commit, image_digest=settings.image_digest
     )
 
 
 def image_rules(settings: Settings) -> ImageRules:
     """What images may be, by the settings."""
     policy = ImagePolicy(
-        max_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_image_pixels,
-        allow_urls=settings.fetch_images,
+        max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels, allow_urls=settings.fetch_images
     )
     return ImageRules(policy, PinnedFetcher() if settings.fetch_images else None)
-
-
-def _bind(settings: Settings) -> socket.socket:
-    """Listen before the models load, so that a port in use is told at once."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ConfigError(
-            f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}. "
-            "Choose another with --port."
-        ) from error
-    return listener
-
-
-def base_url(host: str, listener: socket.socket) -> str:
-    """The URL under which clients on this machine reach the server."""
-    port = listener.getsockname()[1]
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{name}:{port}/v1"

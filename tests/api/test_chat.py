@@ -74,6 +74,11 @@ def test_a_stream_over_http_1_0_is_one_piece_of_known_length() -> None:
     assert client.headers["content-type"].startswith("text/event-stream")
 
 
+def test_a_stream_over_http_1_0_that_fails_is_an_error_with_its_status() -> None:
+    client = asked(app_with(ScriptedEngine(ONE, EngineFailed("broke"), TWO)), Client(STREAM, version="1.0"))
+    assert (client.status, client.error()["message"]) == (502, "broke")
+
+
 def test_odd_frames_do_no_harm() -> None:
     client = asked(app_with(ScriptedEngine(b"", ONE, b"", b"")), Client(STREAM))
     assert (client.body, client.complete) == (ONE + DONE, True)
@@ -84,6 +89,7 @@ def test_odd_frames_do_no_harm() -> None:
 def test_what_an_engine_is_told() -> None:
     class Key:
         id = "key_7"
+        require_e2ee = False
 
     engine = ScriptedEngine(b"{}")
     body = chat_body(model="alias", max_tokens=3, unknown=[1])
@@ -102,6 +108,7 @@ def test_what_an_engine_is_told() -> None:
 def test_ways_to_write_a_key(scheme: str) -> None:
     class Key:
         id = "key_7"
+        require_e2ee = False
 
     engine = ScriptedEngine(b"{}")
     client = Client(chat_body(), headers={"authorization": scheme})
@@ -140,7 +147,6 @@ def test_a_foreign_exception_at_the_start(body: bytes, caplog: pytest.LogCapture
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize(
     ("failure", "message", "kind"),
     [
@@ -152,10 +158,10 @@ def test_a_foreign_exception_at_the_start(body: bytes, caplog: pytest.LogCapture
     ],
 )
 def test_a_failure_in_the_middle_of_a_stream(
-    failure: Exception, message: str, kind: str, version: str, caplog: pytest.LogCaptureFixture
+    failure: Exception, message: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = ScriptedEngine(ONE, failure, TWO)
-    client = asked(app_with(engine), Client(STREAM, version=version))
+    client = asked(app_with(engine), Client(STREAM))
     assert (client.status, client.complete) == (200, True)
     assert client.body.startswith(ONE)
     assert client.body.endswith(DONE)

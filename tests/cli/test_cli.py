@@ -80,7 +80,7 @@ def test_wrong_usage_exits_2(capsys: Captured, arguments: list[str]) -> None:
             "--no-auth: keys can be off only on a loopback address",
         ),
         (["serve", "--config", "absent.toml"], 2, "absent.toml: can't be read: No such file or directory"),
-        (["serve", "--model", "nobody"], 1, "no model and no file is called nobody"),
+        (["serve", "--tee", "dev", "--model", "nobody"], 1, "no model and no file is called nobody"),
         (["pull", "absent.gguf"], 1, "absent.gguf: No such file or directory"),
         (["keys", "revoke", "nobody"], 1, "there is no active key with the name or id nobody"),
         (["keys", "create", "two words"], 1, "'two words' can't name a key"),

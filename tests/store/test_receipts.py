@@ -106,6 +106,7 @@ def test_a_file_of_the_first_schema_is_brought_up_and_keeps_its_keys(path: Path)
     db = sqlite3.connect(path)
     for table in ("receipt", "keyset", "replay_mark"):
         db.execute(f"DROP TABLE {table}")
+    db.execute("ALTER TABLE api_key DROP COLUMN require_e2ee")
     db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
@@ -116,6 +117,23 @@ def test_a_file_of_the_first_schema_is_brought_up_and_keeps_its_keys(path: Path)
     db.close()
     with KeyStore(path) as keys:
         assert [key.name for key in keys.list()] == ["app"]
+
+
+def test_another_process_that_closes_the_file_does_not_take_the_log_away(path: Path) -> None:
+    """Several connections in this process, one in another that ends: what is written before and after is seen."""
+    with KeyStore(path) as keys, ReceiptStore(path) as receipts, writing(path) as writer:
+        open_it = "from pathlib import Path; from confide.store.keys import KeyStore"
+        code = f"{open_it}; KeyStore(Path({str(path)!r})).create('x')"
+        before = keys.data_version()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert keys.data_version() != before
+        assert [key.name for key in keys.list()] == ["x"]
+        run(writer.commit(row(1)))
+        assert receipts.find(row(1).receipt_id, owner=None) is not None
+        subprocess.run([sys.executable, "-c", code.replace("'x'", "'y'")], check=True)
+        assert receipts.find(row(1).receipt_id, owner=None) is not None
+    with ReceiptStore(path) as receipts:
+        assert receipts.find(row(1).receipt_id, owner=None) is not None
 
 
 # Replay marks --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -14,14 +15,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from confide.api.attestation import AttestationRoutes, Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatEndpoint, ChatLimits
 from confide.api.envelope import Envelope
+from confide.api.proof import Prover
 from confide.api.respond import internal_error, store_down
 from confide.api.vision import ImageRules
 from confide.errors import ApiError, NotFound, StoreError
 from confide.route.models import ModelTable
+from confide.store.receipts import ReceiptStore
 from confide.wire.answers import error_body
+
+EXPOSED: Final = (
+    *("X-Request-ID", "openai-processing-ms", "Retry-After", "X-Receipt-Id", "X-ACI-Version", "X-ACI-Keyset-Digest"),
+    *("X-E2EE-Applied", "X-E2EE-Version", "X-E2EE-Algo"),
+)
+"""Headers that scripts of other origins may read."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,9 @@ class ApiParts:
 
     models: ModelTable
     doorman: Doorman
+    prover: Prover
+    attestor: Attestor
+    receipts: ReceiptStore
     limits: ChatLimits = field(default_factory=ChatLimits)
     images: ImageRules = field(default_factory=ImageRules)
     cors_origins: Sequence[str] = ()
@@ -38,13 +51,14 @@ class ApiParts:
 def build(parts: ApiParts) -> ASGIApp:
     """The application, ready for a server."""
     models = _Models(parts.doorman, parts.models)
-    chat = ChatEndpoint(parts.doorman, parts.models, parts.limits, parts.images)
+    chat = ChatEndpoint(parts.doorman, parts.models, parts.prover, parts.limits, parts.images)
     routes = Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{id:path}", models.one, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
+            *AttestationRoutes(parts.doorman, parts.attestor, parts.receipts).table(),
         ],
         exception_handlers={
             ApiError: _api_error,
@@ -54,14 +68,14 @@ def build(parts: ApiParts) -> ASGIApp:
         },
     )
     routes.router.redirect_slashes = False
-    app: ASGIApp = Envelope(routes)
+    app: ASGIApp = Envelope(routes, parts.prover.headers)
     if parts.cors_origins:
         app = CORSMiddleware(
             app,
             allow_origins=parts.cors_origins,
             allow_methods=["GET", "POST", "OPTIONS"],
             allow_headers=["*"],  # Starlette answers with the names that were asked for, authorization included
-            expose_headers=["X-Request-ID", "openai-processing-ms", "Retry-After"],
+            expose_headers=EXPOSED,
             max_age=600,
         )
     return app
@@ -73,11 +87,11 @@ class _Models:
         self._models = models
 
     async def list(self, request: Request) -> Response:
-        self._doorman.tenant(request.headers)
+        self._doorman.caller(request.headers)
         return _json({"object": "list", "data": [model.as_json() for model in self._models]})
 
     async def one(self, request: Request) -> Response:
-        self._doorman.tenant(request.headers)
+        self._doorman.caller(request.headers)
         return _json(self._models.find(request.path_params["id"]).as_json())
 
 

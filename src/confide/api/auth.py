@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from starlette.datastructures import Headers
@@ -19,6 +20,20 @@ class Key(Protocol):
         """Public, stable, free of secrets."""
         ...
 
+    @property
+    def require_e2ee(self) -> bool:
+        """Whether it takes sealed requests only."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. ``tenant``: whose caches may be used; ``owner``: who may fetch the receipt, None for anybody."""
+
+    tenant: str
+    owner: str | None
+    require_e2ee: bool = False
+
 
 FindKey = Callable[[str], Key | None]
 
@@ -32,15 +47,15 @@ class Doorman:
     def __init__(self, find: FindKey | None) -> None:
         self._find = find
 
-    def tenant(self, headers: Headers) -> str:
-        """The id of the key that the request bears; what its owner's caches are kept under.
+    def caller(self, headers: Headers) -> Caller:
+        """Who bears the key of this request.
 
         Raises:
             Unauthorized: no key, or not one of ours.
         """
         if self._find is None:
             self._check_host(headers)
-            return "local"
+            return Caller("local", None)
         scheme, _, presented = headers.get("authorization", "").partition(" ")
         presented = presented.strip()
         if scheme.lower() != "bearer" or not presented:
@@ -52,7 +67,7 @@ class Doorman:
         key = self._find(presented)
         if key is None:
             raise Unauthorized("Incorrect API key provided.", code="invalid_api_key", headers=_CHALLENGE)
-        return key.id
+        return Caller(key.id, key.id, key.require_e2ee)
 
     @staticmethod
     def _check_host(headers: Headers) -> None:

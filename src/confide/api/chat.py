@@ -6,33 +6,31 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from confide.api.answer import Answer
 from confide.api.auth import Doorman
 from confide.api.body import ClientLeft, read_body
-from confide.api.respond import internal_error, send_bytes, send_error
+from confide.api.proof import Prover
+from confide.api.respond import internal_error, send_error, store_down
 from confide.api.vision import ImageRules, load_images
 from confide.engine.base import ChatCall, Engine, Reply
-from confide.errors import ApiError, InvalidRequest
+from confide.errors import ApiError, InvalidRequest, StoreError
 from confide.route.models import ModelTable, ServedModel
-from confide.wire.answers import error_event
+from confide.seal.errors import HeaderMissing
 from confide.wire.conversation import check
 from confide.wire.openai import ChatRequest, parse_chat, refuse_unsupported
-from confide.wire.sse import DONE, KEEP_ALIVE, MEDIA_TYPE
+from confide.wire.sse import DONE
 
 log = logging.getLogger("confide.chat")
 
-_STREAM_HEADERS: Final = [
-    (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+PATH: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,12 @@ class ChatLimits:
 class ChatEndpoint:
     """The ASGI application of the route."""
 
-    def __init__(self, doorman: Doorman, models: ModelTable, limits: ChatLimits, images: ImageRules) -> None:
+    def __init__(
+        self, doorman: Doorman, models: ModelTable, prover: Prover, limits: ChatLimits, images: ImageRules
+    ) -> None:
         self._doorman = doorman
         self._models = models
+        self._prover = prover
         self._limits = limits
         self._images = images
 
@@ -56,52 +57,69 @@ class ChatEndpoint:
         """Answer one request."""
         try:
             headers = Headers(scope=scope)
-            tenant = self._doorman.tenant(headers)
+            caller = self._doorman.caller(headers)
             body = await read_body(headers, receive, self._limits.max_body_bytes)
-            request = read_request(body)
-            model = self._models.find(request.model)
-            refuse_what_the_model_lacks(request, model)
-            await unless_the_client_leaves(receive, self._answer(scope, send, tenant, body, request, model))
+            opened = await self._prover.open(headers.items(), PATH, body)
+            if opened is None and caller.require_e2ee:
+                raise HeaderMissing("This API key accepts only end-to-end encrypted requests: send the X-E2EE headers.")
+            request = parse_chat(body if opened is None else opened.body)
         except ClientLeft:
             return
         except ApiError as error:
             await send_error(send, error)
+            return
+        plain, received, sealer = (
+            (body, body, None) if opened is None else (opened.body, opened.hashed, opened.sealer())
+        )
+        record = self._prover.begin(received, owner=caller.owner, endpoint=PATH, model=request.model)
+        answer = Answer(send, record, sealer, keep_alive=self._limits.keep_alive)
+        await self._recorded(scope, receive, answer, ChatIn(caller.tenant, plain, request))
 
-    async def _answer(
-        self, scope: Scope, send: Send, tenant: str, body: bytes, request: ChatRequest, model: ServedModel
-    ) -> None:
-        await load_images(request, self._images)
+    async def _recorded(self, scope: Scope, receive: Receive, answer: Answer, asked: ChatIn) -> None:
+        """From here on, whatever happens ends in a receipt."""
+        try:
+            check(asked.request)
+            model = self._models.find(asked.request.model)
+            refuse_what_the_model_lacks(asked.request, model)
+            await unless_the_client_leaves(receive, self._answer(scope, answer, asked, model))
+        except ClientLeft:
+            await answer.broken_off("client_closed")
+        except ApiError as error:
+            await answer.refuse(error)
+        except StoreError:
+            await answer.refuse(store_down())
+        except asyncio.CancelledError:
+            await asyncio.shield(answer.broken_off("shutdown"))
+            raise
+
+    async def _answer(self, scope: Scope, answer: Answer, asked: ChatIn, model: ServedModel) -> None:
+        await load_images(asked.request, self._images)
         call = ChatCall(
             id=f"chatcmpl-{secrets.token_hex(16)}",
             created=int(time.time()),
-            model=request.model,
-            tenant=tenant,
-            request=request,
-            body=body,
+            model=asked.request.model,
+            tenant=asked.tenant,
+            request=asked.request,
+            body=asked.body,
         )
         async with aclosing(await start(model.engine, call)) as reply:
-            if request.stream and scope["http_version"] != "1.0":
-                await self._stream(reply, send)
+            answer.chat_id = call.id
+            if asked.request.stream and scope["http_version"] != "1.0":
+                await _stream(reply, answer)
             else:
-                await _send_whole(reply, send, streamed=bool(request.stream))
+                await _send_whole(reply, answer, streamed=bool(asked.request.stream))
 
-    async def _stream(self, reply: Reply, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-        writer = StreamWriter(send, self._limits.keep_alive)
-        async with writer:
-            async for frame in frames(reply):
-                await writer.write(frame)
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+
+@dataclass(frozen=True, slots=True)
+class ChatIn:
+    """A request that was read. ``body`` is its plaintext."""
+
+    tenant: str
+    body: bytes = field(repr=False)
+    request: ChatRequest = field(repr=False)
 
 
 # Steps ---------------------------------------------------------------------------------------------------------------
-
-
-def read_request(body: bytes) -> ChatRequest:
-    """Decode and check, once."""
-    request = parse_chat(body)
-    check(request)
-    return request
 
 
 def refuse_what_the_model_lacks(request: ChatRequest, model: ServedModel) -> None:
@@ -146,15 +164,18 @@ async def start(engine: Engine, call: ChatCall) -> Reply:
         raise _bug(error) from None
 
 
-async def frames(reply: Reply) -> AsyncIterator[bytes]:
-    """The reply's frames; whatever goes wrong in their middle becomes one last error event."""
-    try:
-        async for frame in reply:
-            yield frame
-    except ApiError as error:
-        yield error_event(error)
-    except Exception as error:  # noqa: BLE001 - as above, and the status has been sent already
-        yield error_event(_bug(error))
+async def _stream(reply: Reply, answer: Answer) -> None:
+    """Frames as they come; whatever goes wrong in their middle becomes an error event, and then the end."""
+    failure: ApiError | None = None
+    async with answer.stream():
+        try:
+            async for frame in reply:
+                await answer.frame(frame)
+        except ApiError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - the boundary to engines, and the status has been sent already
+            failure = _bug(error)
+    await answer.finish(failure)
 
 
 def _bug(error: Exception) -> ApiError:
@@ -167,12 +188,8 @@ def _bug(error: Exception) -> ApiError:
     return internal_error()
 
 
-async def _send_whole(reply: Reply, send: Send, *, streamed: bool) -> None:
+async def _send_whole(reply: Reply, answer: Answer, *, streamed: bool) -> None:
     """One body: an answer that isn't streamed, or a stream for HTTP/1.0, which knows no chunks."""
-    if streamed:
-        events = [frame async for frame in frames(reply)]
-        await send_bytes(send, b"".join([*events, DONE]), media_type=MEDIA_TYPE.encode())
-        return
     try:
         body = b"".join([piece async for piece in reply])
     except ApiError:
@@ -181,7 +198,10 @@ async def _send_whole(reply: Reply, send: Send, *, streamed: bool) -> None:
         raise _bug(error) from None
     if not body:
         raise internal_error()
-    await send_bytes(send, body)
+    if streamed:
+        await answer.whole_stream(body + DONE)
+    else:
+        await answer.whole(body)
 
 
 # The connection ------------------------------------------------------------------------------------------------------
@@ -209,39 +229,3 @@ async def unless_the_client_leaves(receive: Receive, work: Coroutine[Any, Any, N
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class StreamWriter:
-    """Writes frames; while nothing is written for a while, writes a comment, so that no proxy gives the stream up."""
-
-    def __init__(self, send: Send, keep_alive: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._send: Callable[[Any], Awaitable[None]] = send
-        self._keep_alive = keep_alive
-        self._clock = clock
-        self._last = clock()
-        self._ticker: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> StreamWriter:
-        """Begin to watch for silence."""
-        if self._keep_alive:
-            self._ticker = asyncio.create_task(self._tick())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop watching."""
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
-
-    async def write(self, frame: bytes) -> None:
-        """Write one frame."""
-        self._last = self._clock()
-        await self._send({"type": "http.response.body", "body": frame, "more_body": True})
-
-    async def _tick(self) -> None:
-        while True:
-            silent = self._clock() - self._last
-            if silent >= self._keep_alive:
-                await self.write(KEEP_ALIVE)
-                silent = 0
-            await asyncio.sleep(self._keep_alive - silent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,10 +18,16 @@ _VERSION: Final = (b"openai-version", b"2020-10-01")
 
 
 class Envelope:
-    """Adds ``x-request-id``, ``openai-processing-ms`` and ``openai-version``; turns what nobody caught into a 500."""
+    """Adds what every answer carries, ``x-request-id`` among it; turns what nobody caught into a 500.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: the routes.
+        more: further headers of every answer, asked anew each time.
+    """
+
+    def __init__(self, app: ASGIApp, more: Callable[[], Iterable[tuple[bytes, bytes]]]) -> None:
         self._app = app
+        self._more = more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -40,6 +47,7 @@ class Envelope:
                     (b"x-request-id", b"req_" + secrets.token_hex(16).encode()),
                     (b"openai-processing-ms", str(spent).encode()),
                     _VERSION,
+                    *self._more(),
                 ]
             await send(message)
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)

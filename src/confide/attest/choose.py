@@ -88,10 +88,7 @@ def _nothing(tee: str, found: TeeType | None, places: Places) -> str:
     there = f"no known provider of reports in {places.tsm_directory}" if found is None else f"a {found} guest"
     if tee != "auto":
         return f"this is not a {tee} guest: {there}"
-    return (
-        f"no TEE on this machine: {_no_socket(places)}, and {there}. "
-        "For development without hardware, say so: tee = dev"
-    )
+    return f"no TEE on this machine: {_no_socket(places)}, and {there}. To try it without hardware, say so: --tee dev"
 
 
 def _no_socket(places: Places) -> str:

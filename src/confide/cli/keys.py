@@ -31,12 +31,15 @@ def _open(config_file: Path | None, data_dir: Path | None) -> KeyStore:
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="A name to know the key by.")],
+    require_e2ee: Annotated[
+        bool, typer.Option("--require-e2ee", help="Take end-to-end encrypted requests only with this key.")
+    ] = False,
     config_file: Config = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it, this once: only its digest is stored."""
     with _open(config_file, data_dir) as store:
-        key = store.create(name)
+        key = store.create(name, require_e2ee=require_e2ee)
     console.note("This is the only time that the key is shown:")
     console.say(key)
 

@@ -25,6 +25,12 @@ from confide.store.keys import KeyStore
 MAKE_RUN = "make-run"
 """The name of the key that ``--print-curl`` makes anew at each start."""
 
+DEVELOPMENT = (
+    "Development evidence: attestation reports are signed by a root that was made on this machine.",
+    "They show that the protocol works, not that hardware protects anything. Clients must name the root to accept it.",
+)
+"""What ``--tee dev`` means."""
+
 NEEDED = ("starlette", "uvicorn", "httptools", "jsonschema", "llguidance", "PIL", "xllamacpp")
 """Modules of the extras ``server`` and ``local``."""
 
@@ -40,6 +46,10 @@ def serve(
         ),
     ] = None,
     config_file: Config = None,
+    tee: Annotated[
+        str | None,
+        typer.Option(help="Where evidence comes from: auto, dstack, tdx, sev-snp, or dev. Default: auto."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Server processes. Default: 1.")] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no key; on a loopback address only.")] = False,
     print_curl: Annotated[
@@ -55,16 +65,18 @@ def serve(
         "port": port,
         "model": model,
         "workers": workers,
+        "tee": tee,
         "auth": False if no_auth else None,
         "data_dir": data_dir,
         "cache_dir": cache_dir,
     }
     settings = config.load(flags, config_file=config_file)
     need_extras()
+    from confide.server import preflight, run
+
+    preflight(settings)
     models = [(entry, local_model(entry, settings.cache_dir)) for entry in chosen_models(settings)]
     ready = announcer(settings, models[0][0].id or models[0][1].id, print_curl=print_curl)
-
-    from confide.server import run
 
     raise typer.Exit(run(settings, models, on_ready=ready))
 
@@ -100,6 +112,9 @@ def announcer(settings: Settings, model: str, *, print_curl: bool) -> Callable[[
 
     def ready(base_url: str) -> None:
         root = base_url.rstrip("/").removesuffix("/v1")
+        if settings.tee == "dev":
+            for line in DEVELOPMENT:
+                console.note(line, style="yellow")
         console.note(f"Serving {model} on {root}/v1  (Ctrl-C ends it)", style="bold green")
         if print_curl:
             for line in try_it(root, model, key):

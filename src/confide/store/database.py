@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -49,6 +50,10 @@ CREATE TABLE replay_mark (
 ) WITHOUT ROWID;
 CREATE INDEX replay_mark_expires ON replay_mark (expires)
 """,
+    # 3: keys that take sealed requests only
+    """
+ALTER TABLE api_key ADD COLUMN require_e2ee INTEGER NOT NULL DEFAULT 0
+""",
 )
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
@@ -75,7 +80,7 @@ def open_database(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connectio
         synchronous: FULL has a commit on the disk before it returns; NORMAL leaves that to the operating system.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    _make(path)
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
@@ -85,6 +90,16 @@ def open_database(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connectio
         db.close()
         raise
     return db
+
+
+def _make(path: Path) -> None:
+    """An empty file for its owner alone, where there is none.
+
+    A file that is there is not touched: to close any descriptor of it drops the locks that SQLite holds for the other
+    connections of this process, and then another process that closes the file would remove the log under them.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:

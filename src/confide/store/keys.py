@@ -23,12 +23,13 @@ _NAME = re.compile(r"(?!key_)[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True)
 class KeyRecord:
-    """What is known about a key; times are unix seconds."""
+    """What is known about a key; times are unix seconds. ``require_e2ee``: it takes sealed requests only."""
 
     id: str
     name: str
     created: int
     revoked: int | None = None
+    require_e2ee: bool = False
 
 
 def digest_of(key: str) -> bytes:
@@ -59,15 +60,17 @@ class KeyStore:
         """Close the file; closing twice is fine."""
         self._db.close()
 
-    def create(self, name: str) -> str:
+    def create(self, name: str, *, require_e2ee: bool = False) -> str:
         """Make a key and return it, for the only time."""
         if not _NAME.fullmatch(name):
             raise OperatorError(f"{name!r} can't name a key: use 1 to 64 of A-Z a-z 0-9 . _ - (and no leading key_)")
         key = PREFIX + secrets.token_urlsafe(32)
-        row = (f"key_{secrets.token_hex(6)}", name, digest_of(key), int(self._now()))
+        row = (f"key_{secrets.token_hex(6)}", name, digest_of(key), int(self._now()), require_e2ee)
         with mapped(self._path):
             try:
-                self._db.execute("INSERT INTO api_key (id, name, digest, created) VALUES (?, ?, ?, ?)", row)
+                self._db.execute(
+                    "INSERT INTO api_key (id, name, digest, created, require_e2ee) VALUES (?, ?, ?, ?, ?)", row
+                )
             except sqlite3.IntegrityError:
                 raise OperatorError(f"there is an active key named {name}; revoke it first") from None
         self._own_writes += 1
@@ -76,8 +79,10 @@ class KeyStore:
     def list(self) -> list[KeyRecord]:
         """Every key that was ever made, oldest first."""
         with mapped(self._path):
-            rows = self._db.execute("SELECT id, name, created, revoked FROM api_key ORDER BY created, rowid").fetchall()
-        return [KeyRecord(*row) for row in rows]
+            rows = self._db.execute(
+                "SELECT id, name, created, revoked, require_e2ee FROM api_key ORDER BY created, rowid"
+            ).fetchall()
+        return [_record(*row) for row in rows]
 
     def revoke(self, id_or_name: str) -> KeyRecord:
         """End an active key."""
@@ -98,9 +103,9 @@ class KeyStore:
         """The active keys, by digest."""
         with mapped(self._path):
             rows = self._db.execute(
-                "SELECT digest, id, name, created, revoked FROM api_key WHERE revoked IS NULL"
+                "SELECT digest, id, name, created, revoked, require_e2ee FROM api_key WHERE revoked IS NULL"
             ).fetchall()
-        return {digest: KeyRecord(*rest) for digest, *rest in rows}
+        return {digest: _record(*rest) for digest, *rest in rows}
 
     def data_version(self) -> int:
         """A number that grows when the keys may have changed, by this connection or any other process."""
@@ -109,6 +114,10 @@ class KeyStore:
                 raise StoreError(f"{self._path} was replaced while it was open; restart the server")
             (version,) = self._db.execute("PRAGMA data_version").fetchone()
         return int(version) + self._own_writes
+
+
+def _record(id: str, name: str, created: int, revoked: int | None, require_e2ee: int) -> KeyRecord:
+    return KeyRecord(id, name, created, revoked, bool(require_e2ee))
 
 
 class Keys(Protocol):

@@ -5,9 +5,9 @@ Source: OpenAI's answers to such requests, as quoted in public issue threads; th
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from confide.errors import InvalidRequest
+from confide.errors import ApiError, InvalidRequest
 from confide.wire.openai import (
     AllowedChoice,
     AssistantMessage,
@@ -38,6 +38,24 @@ def check(request: ChatRequest) -> None:
     _check_tool_choice(request)
     _check_functions(request)
     _check_messages(request)
+    _check_provider(request.provider or {})
+
+
+def _check_provider(provider: dict[str, Any]) -> None:
+    """Serving constraints of ACI (section 5.3). The model runs here, so that it is served verified in any case."""
+    for name, value in provider.items():
+        param = f"provider.{name}"
+        if name == "aci_verified" and isinstance(value, bool):
+            continue
+        if name == "aci_session_ids":
+            raise ApiError(
+                "None of the sessions can serve: this server runs the model itself and has no upstream sessions.",
+                status=412,
+                type="session_not_accepted",
+                param=param,
+            )
+        if name.startswith("aci_"):
+            raise InvalidRequest(f"Invalid '{param[:100]}': unknown constraint, or of a wrong type.", param=param[:100])
 
 
 def _check_options(request: ChatRequest) -> None:

@@ -277,6 +277,9 @@ class ChatRequest(Struct):
     verbosity: str | None = None
     prediction: Json | None = None
 
+    # What the caller demands of the way to the model (ACI, section 5.3).
+    provider: Json | None = None
+
     # Features that need an engine which has them.
     modalities: list[str] | None = None
     audio: Json | None = None
@@ -331,7 +334,7 @@ class ChatRequest(Struct):
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
 
-CORE = frozenset({"model", "messages", "stream", "stream_options"})
+CORE = frozenset({"model", "messages", "stream", "stream_options", "provider"})
 """Members that every server honours by itself."""
 
 HINTS = frozenset(

@@ -1,0 +1,166 @@
+"""Writes the answer to one request: seals it, hashes what is written, commits the receipt before the last byte leaves.
+
+One object per request, and the only one that sends. Whoever has the whole answer can therefore always fetch its
+receipt, and the receipt's hash is of the bytes that were sent, since both are done by the same lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from starlette.types import Send
+
+from confide.api.proof import Abort, Record
+from confide.api.respond import JSON, send_bytes, store_down
+from confide.errors import ApiError, StoreError
+from confide.seal.service import ResponseSealer
+from confide.seal.terms import NOT_APPLIED
+from confide.wire.answers import error_body, error_event
+from confide.wire.sse import DONE, KEEP_ALIVE, MEDIA_TYPE
+
+log = logging.getLogger("confide.answer")
+
+_STREAM_HEADERS: Final = {
+    "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
+
+class Answer:
+    """The answer being written.
+
+    Args:
+        send: ASGI.
+        record: what becomes the receipt.
+        sealer: what seals the answer; None where the request wasn't sealed.
+        keep_alive: seconds of silence in a stream before a comment is sent, 0 for never.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        record: Record,
+        sealer: ResponseSealer | None,
+        *,
+        keep_alive: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._send = send
+        self._record = record
+        self._sealer = sealer
+        self._keep_alive = keep_alive
+        self._clock = clock
+        self._last = clock()
+        self.chat_id: str | None = None
+        self.started = False
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return self._record.headers | (NOT_APPLIED if self._sealer is None else self._sealer.headers)
+
+    async def whole(self, body: bytes, *, media_type: bytes = JSON) -> None:
+        """An answer in one piece.
+
+        Raises:
+            SealingFailed, StoreError: nothing was sent.
+        """
+        out = self._record.add(body if self._sealer is None else self._sealer.whole(body))
+        await self._record.commit(chat_id=self.chat_id)
+        self.started = True
+        await send_bytes(self._send, out, media_type=media_type, headers=self._headers)
+
+    async def whole_stream(self, events: bytes) -> None:
+        """A stream in one piece, ``[DONE]`` included."""
+        out = events
+        if self._sealer is not None:
+            out = self._sealer.feed(events)
+            self._sealer.end()
+        self._record.add(out)
+        await self._record.commit(chat_id=self.chat_id)
+        self.started = True
+        await send_bytes(self._send, out, media_type=MEDIA_TYPE.encode(), headers=self._headers)
+
+    async def refuse(self, error: ApiError) -> None:
+        """An error in place of an answer. It holds no content, so it isn't sealed."""
+        body = error_body(error)
+        if not self._record.committed:
+            self._record.add(body)
+            try:
+                await self._record.commit(chat_id=None)
+            except StoreError:
+                error = store_down()
+                body = error_body(error)
+        self.started = True
+        headers = {**error.headers, **self._record.headers, **NOT_APPLIED}
+        await send_bytes(self._send, body, status=error.status, headers=headers)
+
+    # Streams ---------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncIterator[None]:
+        """Begins a stream; inside, :meth:`frame` writes. Ends it with :meth:`finish`."""
+        headers = [(name.lower().encode(), value.encode()) for name, value in (_STREAM_HEADERS | self._headers).items()]
+        self.started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        ticker = asyncio.create_task(self._tick()) if self._keep_alive else None
+        try:
+            yield
+        finally:
+            if ticker is not None:
+                ticker.cancel()
+                await asyncio.gather(ticker, return_exceptions=True)
+
+    async def frame(self, frame: bytes) -> None:
+        """Write one event.
+
+        Raises:
+            SealingFailed: it wasn't written.
+        """
+        await self._write(frame if self._sealer is None else self._sealer.feed(frame))
+
+    async def _write(self, data: bytes) -> None:
+        if data:
+            self._last = self._clock()
+            await self._send({"type": "http.response.body", "body": self._record.add(data), "more_body": True})
+
+    async def finish(self, failure: ApiError | None = None) -> None:
+        """Write the end of a stream, once its receipt is stored: ``[DONE]``, after an error event where it failed."""
+        last = DONE
+        if failure is None:
+            try:
+                last = DONE if self._sealer is None else self._sealer.feed(DONE)
+                if self._sealer is not None:
+                    self._sealer.end()
+            except ApiError as error:
+                failure = error
+        if failure is not None:
+            last = error_event(failure) + DONE
+        try:
+            self._record.add(last)
+            await self._record.commit(chat_id=self.chat_id, aborted=None if failure is None else "engine_failed")
+        except StoreError:
+            log.error("a receipt could not be stored; its answer was ended with an error")  # noqa: TRY400
+            last = error_event(store_down())
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def broken_off(self, reason: Abort) -> None:
+        """Nobody reads any more: what was written until now goes into the receipt."""
+        try:
+            await self._record.commit(chat_id=self.chat_id, aborted=reason)
+        except StoreError:
+            log.error("the receipt of an answer that was broken off could not be stored")  # noqa: TRY400
+
+    async def _tick(self) -> None:
+        """While nothing is written for a while, write a comment, so that no proxy gives the stream up."""
+        while True:
+            silent = self._clock() - self._last
+            if silent >= self._keep_alive:
+                await self._write(KEEP_ALIVE)
+                silent = 0
+            await asyncio.sleep(self._keep_alive - silent)

@@ -1,0 +1,195 @@
+"""What makes an answer checkable: opening what was sealed, and one signed receipt for each request.
+
+Source: Attested Confidential Inference, ``aci/1``, sections 5.2 and 7; the older surface signs the same two hashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Final, Literal, Protocol
+
+from msgspec import structs
+
+from confide.identity.custodian import Custodian
+from confide.identity.identity import Identity
+from confide.identity.roles import Role
+from confide.seal import aci_v2, legacy
+from confide.seal.headers import Offer, negotiate
+from confide.seal.service import OpenedRequest
+from confide.seal.terms import ServiceKey
+from confide.store.receipts import ReceiptRow
+from confide.wire.aci import SECP256K1_SUITE, X25519_SUITE
+from confide.wire.legacy import SignatureText
+from confide.wire.receipt import (
+    Event,
+    Facts,
+    ModelManifest,
+    RequestReceived,
+    ResponseAborted,
+    ResponseReturned,
+)
+
+VERSION: Final = "aci/1"
+Abort = Literal["client_closed", "engine_failed", "shutdown"]
+
+
+class ReceiptSink(Protocol):
+    """Where receipts and replay marks are committed; :class:`confide.store.receipts.ReceiptWriter`."""
+
+    async def commit(self, *rows: ReceiptRow) -> None:
+        """Return when the rows are on the disk."""
+        ...
+
+    async def claim(self, mark: str, *, now: int, expires: int) -> bool:
+        """Whether nobody claimed this mark before."""
+        ...
+
+
+class Prover:
+    """Opens sealed requests and begins the record of each request.
+
+    Args:
+        custodian: whose keys sign and decrypt.
+        sink: where receipts go before the answer's last byte leaves.
+        manifest: the digest of the model manifest, named in every receipt.
+        model_in_text: the older signature's text begins with the model (``model:req:resp``).
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        custodian: Custodian,
+        sink: ReceiptSink,
+        *,
+        manifest: str,
+        clock: Callable[[], float],
+        model_in_text: bool = False,
+    ) -> None:
+        self._custodian = custodian
+        self._sink = sink
+        self._manifest = manifest
+        self._clock = clock
+        self._model_in_text = model_in_text
+        self._offer: tuple[tuple[Identity, ...], Offer] | None = None
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer of the server carries."""
+        digest = self._custodian.current.digest
+        return [(b"x-aci-version", VERSION.encode()), (b"x-aci-keyset-digest", digest.encode())]
+
+    async def open(self, request_headers: Iterable[tuple[str, str]], path: str, body: bytes) -> OpenedRequest | None:
+        """What a sealed request says, or None where it isn't sealed.
+
+        Raises:
+            SealError: it can't be opened, or came before.
+            StoreError: nobody knows whether it came before.
+        """
+        session = negotiate(request_headers, self._current_offer(), path, self._clock())
+        if session is None:
+            return None
+        unclaimed = session.open(body)
+        mark = unclaimed.mark
+        if mark is None:
+            return unclaimed.claimed(new=True)
+        new = await self._sink.claim(mark.nonce, now=int(self._clock()), expires=mark.expires)
+        return unclaimed.claimed(new=new)
+
+    def _current_offer(self) -> Offer:
+        """The keys of every identity that is still honoured; loaded once for each change."""
+        honoured = self._custodian.honoured
+        if self._offer is None or self._offer[0] != honoured:
+            aci: list[ServiceKey] = []
+            older: list[ServiceKey] = []
+            for identity in honoured:
+                aci.append(aci_v2.service_key(X25519_SUITE, identity.secret(Role.E2EE_X25519)))
+                aci.append(aci_v2.service_key(SECP256K1_SUITE, identity.secret(Role.E2EE_SECP256K1)))
+                older.append(legacy.service_key("ecdsa", identity.secret(Role.LEGACY_ECDSA)))
+                older.append(legacy.service_key("ed25519", identity.secret(Role.LEGACY_ED25519)))
+            self._offer = (honoured, Offer(tuple(aci), tuple(older)))
+        return self._offer[1]
+
+    def begin(self, received: bytes, *, owner: str | None, endpoint: str, model: str | None) -> Record:
+        """Begin the record of a request. ``received`` is what its receipt hashes: see :attr:`OpenedRequest.hashed`."""
+        facts = Facts(
+            receipt_id=f"rcpt-{secrets.token_hex(12)}",
+            chat_id=None,
+            model=model,
+            endpoint=endpoint,
+            method="POST",
+            served_at=int(self._clock()),
+            events=(
+                RequestReceived(body_hash="sha256:" + hashlib.sha256(received).hexdigest()),
+                ModelManifest(digest=self._manifest),
+            ),
+        )
+        return Record(facts, self._custodian.current, self._sink, owner, model_in_text=self._model_in_text)
+
+
+class Record:
+    """One request and its answer: takes every byte that is written, and signs and commits the receipt at the end."""
+
+    def __init__(
+        self, facts: Facts, identity: Identity, sink: ReceiptSink, owner: str | None, *, model_in_text: bool
+    ) -> None:
+        self._facts = facts
+        self._identity = identity
+        self._sink = sink
+        self._owner = owner
+        self._model_in_text = model_in_text
+        self._written = hashlib.sha256()
+        self._committed = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says about its receipt."""
+        return {"X-Receipt-Id": self._facts.receipt_id}
+
+    @property
+    def committed(self) -> bool:
+        """Whether the receipt is stored: after that nothing more may be written."""
+        return self._committed
+
+    def add(self, data: bytes) -> bytes:
+        """Hash bytes that are about to be written; gives them back."""
+        if self._committed:
+            raise RuntimeError("bytes after the receipt")
+        self._written.update(data)
+        return data
+
+    async def commit(self, *, chat_id: str | None, aborted: Abort | None = None) -> None:
+        """Sign the receipt and return when it is on the disk. Call it before the answer's last byte leaves.
+
+        Raises:
+            StoreError: it isn't stored; the answer must not be completed.
+        """
+        if self._committed:
+            return
+        self._committed = True
+        returned = "sha256:" + self._written.hexdigest()
+        ending: tuple[Event, ...] = (ResponseReturned(body_hash=returned),)
+        if aborted is not None:
+            ending += (ResponseAborted(reason=aborted),)
+        first = self._facts.events[0]
+        events = (*self._facts.events, *ending)
+        facts = structs.replace(self._facts, chat_id=chat_id, events=events)
+        assert isinstance(first, RequestReceived)
+        row = ReceiptRow(
+            receipt_id=facts.receipt_id,
+            chat_id=chat_id,
+            owner=self._owner,
+            created=facts.served_at,
+            document=self._identity.sign_receipt(facts),
+            legacy=self._older_proof(first.body_hash, returned),
+        )
+        await asyncio.shield(self._sink.commit(row))  # whoever stops waiting, the receipt is stored
+
+    def _older_proof(self, received: str, returned: str) -> bytes:
+        text = SignatureText(
+            received.removeprefix("sha256:"),
+            returned.removeprefix("sha256:"),
+            self._facts.model if self._model_in_text else None,
+        )
+        return self._identity.legacy.sign(str(text)).encode()

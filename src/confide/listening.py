@@ -1,0 +1,109 @@
+"""The socket, and uvicorn on it: says when it is ready, and ends in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from confide.api.http1 import HttpProtocol
+from confide.errors import ConfigError
+
+GRACE_SECONDS: Final = 5
+"""How long answers under way may go on after a signal to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What a server does besides serving: ``start`` before it takes connections, ``ready`` when it does,
+    ``end_answers`` when the grace is over, ``close`` at the end. The last two may both be called."""
+
+    start: Callable[[], Awaitable[None]]
+    ready: Callable[[], object]
+    end_answers: Callable[[], Awaitable[None]]
+    close: Callable[[], Awaitable[None]]
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our stages."""
+
+    def __init__(self, app: ASGIApp, stages: Stages) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=HttpProtocol,
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_level="warning",
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS + 3,
+                backlog=2048,
+            )
+        )
+        self._stages = stages
+        self._ending: asyncio.Future[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start what the application needs, then take connections."""
+        await self._stages.start()
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._stages.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers go on for a while, then have the engines end them, so that each ends as an error and not cut."""
+        grace = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._end_answers)
+        await super().shutdown(sockets=sockets)
+        grace.cancel()
+        await self._stages.end_answers()
+        await self._stages.close()
+
+    def _end_answers(self) -> None:
+        self._ending = asyncio.ensure_future(self._stages.end_answers())
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a signal ends in a return: uvicorn raises it anew, and what is left to close stays open."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Listen before the models load, so that a port in use is told at once.
+
+    Raises:
+        ConfigError: the address can't be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"Can't listen on {host} port {port}: {error.strerror or error}. Choose another with --port."
+        ) from error
+    return listener
+
+
+def base_url(host: str, listener: socket.socket, *, tls: bool = False) -> str:
+    """The URL under which clients on this machine reach the server."""
+    port = listener.getsockname()[1]
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"{'https' if tls else 'http'}://{name}:{port}/v1"
