@@ -131,6 +131,7 @@ def test_another_process_that_closes_the_file_does_not_take_the_log_away(path: P
         run(writer.commit(row(1)))
         assert receipts.find(row(1).receipt_id, owner=None) is not None
         subprocess.run([sys.executable, "-c", code.replace("'x'", "'y'")], check=True)
+        assert [key.name for key in keys.list()] == ["x", "y"]
         assert receipts.find(row(1).receipt_id, owner=None) is not None
     with ReceiptStore(path) as receipts:
         assert receipts.find(row(1).receipt_id, owner=None) is not None
