@@ -122,8 +122,8 @@ def test_a_file_of_the_first_schema_is_brought_up_and_keeps_its_keys(path: Path)
 def test_another_process_that_closes_the_file_does_not_take_the_log_away(path: Path) -> None:
     """Several connections in this process, one in another that ends: what is written before and after is seen."""
     with KeyStore(path) as keys, ReceiptStore(path) as receipts, writing(path) as writer:
-        open_it = "from pathlib import Path; from confide.store.keys import KeyStore"
-        code = f"{open_it}; KeyStore(Path({str(path)!r})).create('x')"
+        need = "from pathlib import Path\nfrom confide.store.keys import KeyStore"
+        code = f"{need}\nwith KeyStore(Path({str(path)!r})) as keys:\n    keys.create('x')"
         before = keys.data_version()
         subprocess.run([sys.executable, "-c", code], check=True)
         assert keys.data_version() != before
