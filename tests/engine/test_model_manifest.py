@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -27,7 +28,6 @@ from confide.engine.llama import BATCH
 from confide.engine.manifest import build, check, check_bytes, describe
 from confide.engine.pull import LocalModel
 from confide.errors import ConfigError, ModelFileError, OperatorError
-from confide.wire.documents import plain
 from confide.wire.manifest import Manifest, ModelEntry, parse_manifest
 
 
@@ -69,43 +69,46 @@ def sha256(data: bytes) -> str:
 def test_a_whole_entry(path: Path, tmp_path: Path) -> None:
     projector = tmp_path / "mmproj.gguf"
     projector.write_bytes(b"GGUF and more")
-    assert plain(entry(path, projector=projector, aliases=("z", "a"), slots=2, threads=3)) == {
-        "id": "tiny",
-        "files": [
-            {
-                "name": "tiny.gguf",
-                "role": "weights",
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "size": path.stat().st_size,
+    told = build([entry(path, projector=projector, aliases=("z", "a"), slots=2, threads=3)])
+    assert json.loads(told.document())["models"] == [
+        {
+            "id": "tiny",
+            "files": [
+                {
+                    "name": "tiny.gguf",
+                    "role": "weights",
+                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                    "size": path.stat().st_size,
+                },
+                {
+                    "name": "mmproj.gguf",
+                    "role": "projector",
+                    "sha256": hashlib.sha256(b"GGUF and more").hexdigest(),
+                    "size": 13,
+                },
+            ],
+            "tokenizer": sha256(b"".join(PAIRS[4:7])),
+            "chat_template": sha256(b"{{ messages }}"),
+            "architecture": "llama",
+            "quantisation": {"file_type": "MOSTLY_Q4_1", "tensors": {"Q4_1": 2, "F32": 1}},
+            "context_length": 4096,
+            "engine": {
+                "name": "llama.cpp (xllamacpp)",
+                "version": metadata.version("xllamacpp"),
+                "arguments": {
+                    "slots": 2,
+                    "context_length": 4096,
+                    "batch": BATCH,
+                    "threads": 3,
+                    "kv_unified": False,
+                    "prefill_assistant": False,
+                },
             },
-            {
-                "name": "mmproj.gguf",
-                "role": "projector",
-                "sha256": hashlib.sha256(b"GGUF and more").hexdigest(),
-                "size": 13,
-            },
-        ],
-        "tokenizer": sha256(b"".join(PAIRS[4:7])),
-        "chat_template": sha256(b"{{ messages }}"),
-        "architecture": "llama",
-        "quantisation": {"file_type": "MOSTLY_Q4_1", "tensors": {"Q4_1": 2, "F32": 1}},
-        "context_length": 4096,
-        "engine": {
-            "name": "llama.cpp (xllamacpp)",
-            "version": metadata.version("xllamacpp"),
-            "arguments": {
-                "slots": 2,
-                "context_length": 4096,
-                "batch": BATCH,
-                "threads": 3,
-                "kv_unified": False,
-                "prefill_assistant": False,
-            },
-        },
-        "source": "file",
-        "licence": "mit",
-        "aliases": ["a", "z"],
-    }
+            "source": "file",
+            "licence": "mit",
+            "aliases": ["a", "z"],
+        }
+    ]
 
 
 def test_what_is_not_set_is_written_down(path: Path) -> None:
@@ -418,7 +421,7 @@ def test_the_engine_says_the_same(smollm2: LocalModel) -> None:
     for chosen in (model, replace(model, context_length=512)):
         told = describe(smollm2, id="x", source=smollm2.id, aliases=(), arguments=chosen).engine
         engine = EmbeddedEngine(chosen)
-        engine._llama.close()
         info = engine.info
+        asyncio.run(engine.close())
         assert (told.name, told.version) == (info.engine, info.version)
         assert told.arguments["context_length"] == info.context_length

@@ -124,8 +124,10 @@ def test_another_process_that_closes_the_file_does_not_take_the_log_away(path: P
     with KeyStore(path) as keys, ReceiptStore(path) as receipts, writing(path) as writer:
         need = "from pathlib import Path\nfrom confide.store.keys import KeyStore"
         code = f"{need}\nwith KeyStore(Path({str(path)!r})) as keys:\n    keys.create('x')"
+        run(writer.commit(row(2)))
         before = keys.data_version()
         subprocess.run([sys.executable, "-c", code], check=True)
+        assert path.with_name(path.name + "-wal").exists()
         assert keys.data_version() != before
         assert [key.name for key in keys.list()] == ["x"]
         run(writer.commit(row(1)))

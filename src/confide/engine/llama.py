@@ -26,7 +26,7 @@ import msgspec
 
 from confide.errors import ModelFileError
 
-BATCH: Final = 256
+BATCH: Final = 128
 """Prompt tokens per step. A request that is given up stops at the next step, so this bounds how long that takes."""
 
 

@@ -129,16 +129,19 @@ class SlotPool:
                 self._promised += 1
                 turn.set_result(None)
 
-    @staticmethod
-    def _fit(slot: _Slot, tenant: str, messages: Sequence[int]) -> tuple[int, int]:
-        """Longest shared start of the same tenant's prompt first; then the slot that was idle longest."""
+    def _fit(self, slot: _Slot, tenant: str, messages: Sequence[int]) -> tuple[int, int, int]:
+        """Longest shared start of the same tenant's prompt first; then beside busy slots; then idle longest.
+
+        llama.cpp decodes neighbouring slots in one step and others in several, which costs up to half the speed.
+        """
         shared = 0
         if slot.tenant == tenant:
             for kept, wanted in zip(slot.messages, messages, strict=False):
                 if kept != wanted:
                     break
                 shared += 1
-        return shared, -slot.used
+        neighbours = (slot.number - 1 in self._busy) + (slot.number + 1 in self._busy)
+        return shared, neighbours, -slot.used
 
 
 def _stopping() -> Unavailable:
