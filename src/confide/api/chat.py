@@ -20,7 +20,7 @@ from confide.api.body import ClientLeft, read_body
 from confide.api.proof import Prover
 from confide.api.respond import internal_error, send_error, store_down
 from confide.api.vision import ImageRules, load_images
-from confide.engine.base import ChatCall, Engine, Reply
+from confide.engine.base import ChatCall, Reply
 from confide.errors import ApiError, InvalidRequest, StoreError
 from confide.route.models import ModelTable, ServedModel
 from confide.seal.errors import HeaderMissing
@@ -88,6 +88,10 @@ class ChatEndpoint:
             await answer.refuse(error)
         except StoreError:
             await answer.refuse(store_down())
+        except Exception as error:
+            if answer.started:
+                raise
+            await answer.refuse(_bug(error))
         except asyncio.CancelledError:
             await asyncio.shield(answer.broken_off("shutdown"))
             raise
@@ -102,7 +106,8 @@ class ChatEndpoint:
             request=asked.request,
             body=asked.body,
         )
-        async with aclosing(await start(model.engine, call)) as reply:
+        # Waits until the engine has accepted, so that a refusal is a status and not a broken stream.
+        async with aclosing(await model.engine.chat(call)) as reply:
             answer.chat_id = call.id
             if asked.request.stream and scope["http_version"] != "1.0":
                 await _stream(reply, answer)
@@ -154,16 +159,6 @@ def refuse_content(request: ChatRequest, *, sees: bool) -> None:
                 )
 
 
-async def start(engine: Engine, call: ChatCall) -> Reply:
-    """Wait until the engine has accepted, so that a refusal is a status and not a broken stream."""
-    try:
-        return await engine.chat(call)
-    except ApiError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the boundary to engines: no foreign exception gets past it
-        raise _bug(error) from None
-
-
 async def _stream(reply: Reply, answer: Answer) -> None:
     """Frames as they come; whatever goes wrong in their middle becomes an error event, and then the end."""
     failure: ApiError | None = None
@@ -173,7 +168,7 @@ async def _stream(reply: Reply, answer: Answer) -> None:
                 await answer.frame(frame)
         except ApiError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - the boundary to engines, and the status has been sent already
+        except Exception as error:  # noqa: BLE001 - as above, and the status has been sent already
             failure = _bug(error)
     await answer.finish(failure)
 
@@ -190,12 +185,7 @@ def _bug(error: Exception) -> ApiError:
 
 async def _send_whole(reply: Reply, answer: Answer, *, streamed: bool) -> None:
     """One body: an answer that isn't streamed, or a stream for HTTP/1.0, which knows no chunks."""
-    try:
-        body = b"".join([piece async for piece in reply])
-    except ApiError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the boundary to engines
-        raise _bug(error) from None
+    body = b"".join([piece async for piece in reply])
     if not body:
         raise internal_error()
     if streamed:
