@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf as reference
@@ -25,7 +27,7 @@ from confide.engine import ggmltypes
 from confide.engine.embedded import EmbeddedEngine, EmbeddedModel
 from confide.engine.gguf import contents
 from confide.engine.llama import BATCH
-from confide.engine.manifest import build, check, check_bytes, describe
+from confide.engine.manifest import _version, build, check, check_bytes, describe
 from confide.engine.pull import LocalModel
 from confide.errors import ConfigError, ModelFileError, OperatorError
 from confide.wire.manifest import Manifest, ModelEntry, parse_manifest
@@ -389,6 +391,63 @@ def test_no_manifest_to_check_by(built: Manifest, tmp_path: Path, name: str) -> 
     assert str(tmp_path / "given.json") in str(caught.value)
 
 
+# The engine ----------------------------------------------------------------------------------------------------------
+
+
+class Library:
+    """Stands in for llama.cpp's library: keeps the parameters that it is given."""
+
+    __version__ = metadata.version("xllamacpp")
+
+    def __init__(self) -> None:
+        self.given = SimpleNamespace()
+
+    def CommonParams(self) -> SimpleNamespace:  # noqa: N802
+        parts = ("model", "mmproj", "cpuparams", "cpuparams_batch")
+        self.given = SimpleNamespace(**{part: SimpleNamespace() for part in parts})
+        return self.given
+
+    def Server(self, params: SimpleNamespace) -> object:  # noqa: N802
+        assert params is self.given
+        return object()
+
+
+@pytest.mark.parametrize("chosen", [{}, {"slots": 2, "threads": 3, "context_length": 512}, {"context_length": 99999}])
+def test_what_is_told_is_what_the_engine_is_given(
+    path: Path, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, int]
+) -> None:
+    library = Library()
+    monkeypatch.setitem(sys.modules, "xllamacpp", library)
+    model = EmbeddedModel(path, projector=path, **chosen)
+    told = entry(path, arguments=model)
+    engine, given = EmbeddedEngine(model), library.given
+    assert (told.engine.name, told.engine.version) == (engine.info.engine, engine.info.version)
+    assert told.engine.arguments["context_length"] == engine.info.context_length
+    assert told.engine.arguments == {
+        "slots": given.n_parallel,
+        "context_length": given.n_ctx // given.n_parallel,
+        "batch": given.n_batch,
+        "threads": given.cpuparams.n_threads,
+        "kv_unified": given.kv_unified,
+        "prefill_assistant": given.prefill_assistant,
+    }
+    assert (given.n_ubatch, given.cpuparams_batch.n_threads) == (given.n_batch, given.cpuparams.n_threads)
+    assert (given.model.path, given.mmproj.path) == (str(path), str(path))
+    asyncio.run(engine.close())
+
+
+def test_the_version_is_the_librarys() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import xllamacpp; print(xllamacpp.__version__)"], capture_output=True, text=True
+    )
+    assert told.stdout.strip() == metadata.version("xllamacpp")
+
+
+def test_no_library() -> None:
+    with pytest.raises(ModelFileError, match="embedded engine is not installed"):
+        _version("no-such-library-as-this")
+
+
 # The real model ------------------------------------------------------------------------------------------------------
 
 
@@ -414,14 +473,3 @@ def by_the_reference(path: Path) -> tuple[str, str]:
             for part in field.parts:
                 tokenizer.update(part.tobytes())
     return f"sha256:{tokenizer.hexdigest()}", sha256(template.encode())
-
-
-def test_the_engine_says_the_same(smollm2: LocalModel) -> None:
-    model = EmbeddedModel(smollm2.path, slots=1, threads=2)
-    for chosen in (model, replace(model, context_length=512)):
-        told = describe(smollm2, id="x", source=smollm2.id, aliases=(), arguments=chosen).engine
-        engine = EmbeddedEngine(chosen)
-        info = engine.info
-        asyncio.run(engine.close())
-        assert (told.name, told.version) == (info.engine, info.version)
-        assert told.arguments["context_length"] == info.context_length

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from confide.engine import files, gguf, llama
-from confide.engine.catalogue import CatalogueModel, FileSource, HubSource, resolve
+from confide.engine.catalogue import CatalogueModel, HubSource, resolve
 from confide.engine.embedded import EmbeddedModel
 from confide.engine.ggmltypes import FILE_TYPES, TENSOR_TYPES, named
 from confide.engine.gguf import GgufContents
@@ -136,10 +136,10 @@ def _arguments(model: EmbeddedModel, trained: int | None) -> dict[str, Argument]
     }
 
 
-def _version() -> str:
+def _version(library: str = _LIBRARY) -> str:
     """The library's, without loading it."""
     try:
-        return metadata.version(_LIBRARY)
+        return metadata.version(library)
     except metadata.PackageNotFoundError:
         raise ModelFileError("The embedded engine is not installed: pip install 'confide[local]'") from None
 
@@ -150,7 +150,7 @@ def _public(source: str) -> str:
             return f"catalogue:{id}"
         case HubSource() as hub:
             return str(hub)
-        case FileSource():
+        case _:
             return FILE
 
 
