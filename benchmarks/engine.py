@@ -364,7 +364,6 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 def page(setup: Setup, figures: str, others: float) -> str:
     """The page of the documentation."""
-    cores = os.cpu_count()
     return f"""# Benchmarks
 
 Repeat everything here with `make bench`, which writes this page anew. Compare ratios of one run; absolute figures
@@ -381,26 +380,30 @@ Medians of {setup.rounds} rounds; a ratio is taken in each round, and stands wit
 better for tokens per second, below 1 for the time to the first token and for CPU time. The goal is 0.95 of the tokens
 per second.
 
-* **Measured:** {datetime.datetime.now(datetime.UTC).date()}, {_processor()}, {cores} cores, Linux {platform.release()},
-  Python {platform.python_version()}, xllamacpp {version("xllamacpp")}; others' work took {others:.0%} of the machine.
+* **Measured:** {datetime.datetime.now(datetime.UTC).date()}, {_machine()}, xllamacpp {version("xllamacpp")};
+  others' work took {others:.0%} of the machine.
 * **Both servers:** {setup.model.name}, {setup.threads} threads, {setup.slots} slots of {setup.context} tokens, batch
   {BATCH}, `OMP_WAIT_POLICY=passive`, no prompt cache beyond the slots, one process each.
 * **Load:** streams of exactly {setup.tokens} tokens (`ignore_eos`, temperature 0) after about 75 tokens of prompt, all
-  prompts different and the same for both; 1, 4 or 8 clients that ask again as soon as they are answered. Tokens are
-  counted by the server's `usage`. "tokens/s" is over the whole time, prompts included; "of one stream" counts from
-  the first token on.
+  prompts different and the same for both; as many clients as "parallel" says, each of which asks again once it is
+  answered. Tokens are counted by the server's `usage`. "tokens/s" is over the whole time, prompts included; "of one
+  stream" counts from the first token on.
 * **Mind:** load generator and servers share the cores. Only one server is under load at a time, and who begins
   alternates, so noise hits both, but single rounds still scatter by the range shown. CPU time is counted in steps of
   {1000 / _TICKS:.0f} ms for the server's whole process tree. A small model makes our part look as large as it gets: the
   more a token costs the engine, the less its way out matters.
+* **Slots:** with a separate cache per slot, llama.cpp decodes only neighbouring slots in one step. With fewer requests
+  than slots, which slots they happen to get decides the speed, of both servers; most of the scatter there is that.
 
 Source: `benchmarks/engine.py`.
 """
 
 
-def _processor() -> str:
+def _machine() -> str:
     found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1] if found else platform.machine()
+    processor = found[1] if found else platform.machine()
+    kernel = platform.release().partition("-")[0]
+    return f"{processor}, {os.cpu_count()} cores, Linux {kernel}, Python {platform.python_version()}"
 
 
 # The command ---------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ _SHOWN = 80
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
+_Https = Annotated[str, Meta(pattern=r"^https://[^/\s]+(/\S*)?\Z")]
 _PublicId = Annotated[str, Meta(pattern=rf"^{_ID.pattern}$")]
 _Decimal = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?$")]
 _Priced = Annotated[str, Meta(pattern=r"^(prompt|completion)$")]
@@ -106,6 +107,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tls_certificate: Annotated[
         Path | None, Meta(description="the path of a PEM file: a certificate issued for the workload's key, its chain")
     ] = None
+    tls_acme: Annotated[
+        _Https | None, Meta(description="the https URL of an ACME directory; to set it is to agree to its terms")
+    ] = None
+    tls_acme_contact: Annotated[_Text | None, Meta(description="a mail address for the ACME authority")] = None
+    tls_acme_port: Annotated[int, Meta(ge=1, le=65535, description="the port that HTTP-01 reaches, 1 to 65535")] = 80
     manifest: Annotated[Path | None, Meta(description="a manifest file that what is served must match")] = None
     models: tuple[ModelSettings, ...] = ()
 
@@ -174,10 +180,18 @@ def load(
     settings = msgspec.structs.replace(settings, models=_models(flags, environ, file))
     if not settings.auth and not is_loopback(settings.host):
         raise ConfigError(f"{given['auth'].where}: keys can be off only on a loopback address, not on {settings.host}")
-    for name in ("tls_domains", "tls_certificate"):
+    _check_tls(settings, given)
+    return settings
+
+
+def _check_tls(settings: Settings, given: Mapping[str, _Given]) -> None:
+    for name in ("tls_domains", "tls_certificate", "tls_acme"):
         if getattr(settings, name) and not settings.tls:
             raise ConfigError(f"{given[name].where}: has a meaning only with tls = true")
-    return settings
+    if settings.tls_acme and settings.tls_certificate:
+        raise ConfigError(f"{given['tls_acme'].where}: tls_certificate is set as well; choose one")
+    if settings.tls_acme and not settings.tls_domains:
+        raise ConfigError(f"{given['tls_acme'].where}: an authority issues certificates for names: set tls_domains")
 
 
 def is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ class Stages:
 class Server(uvicorn.Server):
     """uvicorn with our stages."""
 
-    def __init__(self, app: ASGIApp, stages: Stages) -> None:
+    def __init__(self, app: ASGIApp, stages: Stages, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -47,6 +48,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_SECONDS + 3,
                 backlog=2048,
+                ssl_context_factory=(lambda *_: tls) if tls else None,
             )
         )
         self._stages = stages

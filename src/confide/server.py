@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from confide import config
 from confide.api.app import ApiParts, build
@@ -33,6 +36,7 @@ from confide.listening import Server, Stages, base_url, bind
 from confide.route.models import FREE, ModelTable, ServedModel
 from confide.store.keys import KeyRing, KeyStore
 from confide.store.receipts import ReceiptStore, ReceiptWriter
+from confide.tls import ServerTls, server_context
 from confide.wire.aci import SourceProvenance, manifest_subject
 from confide.wire.manifest import Manifest
 from confide.workers import run_workers
@@ -43,6 +47,7 @@ log = logging.getLogger("confide.server")
 
 REFRESH_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
+ORDER_SECONDS: Final = 60.0
 DAY: Final = 24 * 3600
 
 
@@ -60,7 +65,7 @@ def run(settings: Settings, models: Models, *, on_ready: Callable[[str], None]) 
     """
     config.prepare_for_engine()
     listener = bind(settings.host, settings.port)
-    ready = partial(on_ready, base_url(settings.host, listener))
+    ready = partial(on_ready, base_url(settings.host, listener, tls=settings.tls))
     keys = EphemeralKeys()  # one root for all workers, so that they have one keyset
     if settings.workers == 1:
         serve(settings, models, keys, listener, ready)
@@ -101,7 +106,8 @@ def serve(
         receipts = closing.enter_context(ReceiptStore(path))
         writer = ReceiptWriter(path)
         closing.callback(writer.close)
-        terms = Terms(subject=manifest_subject(manifest.digest()))
+        terms = Terms(manifest_subject(manifest.digest()), settings.tls_domains, settings.tls)
+        context = server_context() if settings.tls else None
         custodian = Custodian(sources.keys or keys, terms, writer, clock=time.time, period=settings.key_period)
         hardware = sources.evidence.describe().hardware
         served = [_load(settings, model, local, is_tee=hardware) for model, local in models]
@@ -121,9 +127,9 @@ def serve(
                 cors_origins=settings.cors_origins,
             )
         )
-        house = _House(settings, custodian, writer, sources, served, images)
+        house = _House(settings, custodian, writer, sources, served, images, context)
         stages = Stages(start=house.start, ready=ready, end_answers=house.end_answers, close=house.close)
-        Server(app, stages).run(sockets=[listener])
+        Server(app, stages, context).run(sockets=[listener])
 
 
 class _House:
@@ -137,6 +143,7 @@ class _House:
         sources: Sources,
         served: Sequence[ServedModel],
         images: ImageRules,
+        context: ssl.SSLContext | None,
     ) -> None:
         self._settings = settings
         self._custodian = custodian
@@ -144,15 +151,33 @@ class _House:
         self._sources = sources
         self._served = served
         self._images = images
+        self._context = context
         self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Have keys before the first request; then keep them and the store in order."""
-        await self._custodian.refresh()
+        identity = await self._custodian.refresh()
         self._chores = [
             asyncio.create_task(_repeat("keys", self._custodian.refresh, REFRESH_SECONDS)),
             asyncio.create_task(_repeat("retention", self._prune, PRUNE_SECONDS)),
         ]
+        if self._context is not None:
+            self._chores += self._tls(self._context, identity.tls)
+
+    def _tls(self, context: ssl.SSLContext, key: EllipticCurvePrivateKey) -> list[asyncio.Task[None]]:
+        """Keep the certificate fresh; the key stays the same."""
+        settings = self._settings
+        ordered = settings.data_dir / "tls.pem"
+        file = ordered if settings.tls_acme else settings.tls_certificate
+        tls = ServerTls(context, key, domains=settings.tls_domains, certificate=file, interim=bool(settings.tls_acme))
+        chores = [asyncio.create_task(_repeat("tls", tls.refresh, REFRESH_SECONDS))]
+        if settings.tls_acme:
+            from confide.acme import Authority, Renewal
+
+            authority = Authority(settings.tls_acme, settings.tls_acme_contact, port=settings.tls_acme_port)
+            renewal = Renewal(authority, key, settings.tls_domains, ordered)
+            chores.append(asyncio.create_task(_repeat("acme", renewal.refresh, ORDER_SECONDS)))
+        return chores
 
     async def _prune(self) -> None:
         await self._writer.prune(now=int(time.time()), keep_seconds=self._settings.receipt_days * DAY)

@@ -50,6 +50,9 @@ def serve(
         str | None,
         typer.Option(help="Where evidence comes from: auto, dstack, tdx, sev-snp, or dev. Default: auto."),
     ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="End TLS here, with a key that is made in this process and attested.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Server processes. Default: 1.")] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no key; on a loopback address only.")] = False,
     print_curl: Annotated[
@@ -66,6 +69,7 @@ def serve(
         "model": model,
         "workers": workers,
         "tee": tee,
+        "tls": True if tls else None,
         "auth": False if no_auth else None,
         "data_dir": data_dir,
         "cache_dir": cache_dir,
