@@ -92,6 +92,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Literal["auto", "dstack", "tdx", "sev-snp", "dev"],
         Meta(description="auto, dstack, tdx, sev-snp, or dev (a development PKI: no hardware, proves nothing)"),
     ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="debug, info (a line for each request), warning, or error"),
+    ] = "warning"
+    collateral: Annotated[
+        Path | None, Meta(description="a JSON file that reports carry as collateral where the machine gives none")
+    ] = None
     key_period: Annotated[
         int, Meta(ge=60, le=90 * 86400, description="seconds after which keys change, from 60 to 7776000")
     ] = 7 * 86400

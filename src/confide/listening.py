@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 access_log=False,
-                log_level="warning",
+                log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_SECONDS + 3,
                 backlog=2048,

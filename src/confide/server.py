@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-from confide import config
+from confide import config, logs
 from confide.api.app import ApiParts, build
 from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
@@ -28,7 +29,7 @@ from confide.config import ModelSettings, Settings
 from confide.engine import manifest as engine_manifest
 from confide.engine.embedded import EmbeddedEngine, EmbeddedModel
 from confide.engine.pull import LocalModel
-from confide.errors import ConfideError
+from confide.errors import ConfideError, ConfigError
 from confide.identity.custodian import Custodian
 from confide.identity.identity import Terms
 from confide.identity.roles import EphemeralKeys
@@ -49,6 +50,7 @@ REFRESH_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
 ORDER_SECONDS: Final = 60.0
 DAY: Final = 24 * 3600
+MOST_COLLATERAL: Final = 4 * 1024 * 1024
 
 
 def run(settings: Settings, models: Models, *, on_ready: Callable[[str], None]) -> int:
@@ -98,6 +100,7 @@ def serve(
     ready: Callable[[], object],
 ) -> None:
     """Serve in this process until a signal."""
+    logs.setup(settings.log_level)
     sources = choose(settings.tee, Places(settings.data_dir))
     manifest = describe(settings, models)
     path = settings.data_dir / "confide.db"
@@ -120,7 +123,9 @@ def serve(
                 models=ModelTable(served),
                 doorman=Doorman(KeyRing(store).find if settings.auth else None),
                 prover=prover,
-                attestor=Attestor(custodian, sources, manifest.document(), provenance(settings)),
+                attestor=Attestor(
+                    custodian, sources, manifest.document(), provenance(settings), stapled_collateral(settings)
+                ),
                 receipts=receipts,
                 limits=ChatLimits(settings.max_body_bytes, settings.keep_alive),
                 images=images,
@@ -205,7 +210,7 @@ async def _repeat(what: str, chore: Callable[[], object], seconds: float) -> Non
             if asyncio.iscoroutine(result):
                 await result
         except ConfideError as error:
-            log.error("%s: %s", what, error)  # noqa: TRY400
+            log.error("a chore failed", extra={"what": what, "reason": str(error)})  # noqa: TRY400
         await asyncio.sleep(seconds)
 
 
@@ -260,6 +265,25 @@ def provenance(settings: Settings) -> SourceProvenance:
     return SourceProvenance(
         repo_url=settings.repo_url, repo_commit=settings.repo_commit, image_digest=settings.image_digest
     )
+
+
+def stapled_collateral(settings: Settings) -> dict[str, Any] | None:
+    """The operator's collateral for reports.
+
+    Raises:
+        ConfigError: the file can't be read, is over 4 MiB, or isn't a JSON object.
+    """
+    if settings.collateral is None:
+        return None
+    try:
+        data = settings.collateral.read_bytes()
+        if len(data) > MOST_COLLATERAL:
+            raise ConfigError(f"{settings.collateral}: more than {MOST_COLLATERAL} bytes")
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except OSError as error:
+        raise ConfigError(f"{settings.collateral}: can't be read: {error.strerror or error}") from None
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{settings.collateral}: expected a JSON object: {error}") from None
 
 
 def image_rules(settings: Settings) -> ImageRules:

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -62,12 +62,17 @@ class Throttle:
 
 @dataclass(frozen=True)
 class Attestor:
-    """Makes reports. ``manifest`` is the document that the keyset's subject names."""
+    """Makes reports.
+
+    ``manifest`` is the document that the keyset's subject names; ``stapled`` is collateral for clients without a
+    network, where the machine itself gives none.
+    """
 
     custodian: Custodian
     sources: Sources
     manifest: bytes
     provenance: SourceProvenance = field(default_factory=SourceProvenance)
+    stapled: Mapping[str, Any] | None = None
     throttle: Throttle = field(default_factory=lambda: Throttle(rate=10, burst=40))
 
     async def report(self, nonce: str | None) -> bytes:
@@ -112,6 +117,8 @@ class Attestor:
         out |= {name: text for name in texts if (text := getattr(evidence, name)) is not None}
         if evidence.collateral is not None:
             out["collateral"] = msgspec.to_builtins(evidence.collateral)
+        elif self.stapled is not None:
+            out["collateral"] = dict(self.stapled)
         if evidence.key_custody is not None:
             out["key_custody"] = _custody(evidence.key_custody)
         out["gpu"] = _gpu(gpus)

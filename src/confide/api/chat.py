@@ -22,6 +22,7 @@ from confide.api.respond import internal_error, send_error, store_down
 from confide.api.vision import ImageRules, load_images
 from confide.engine.base import ChatCall, Reply
 from confide.errors import ApiError, InvalidRequest, StoreError
+from confide.logs import place_of
 from confide.route.models import ModelTable, ServedModel
 from confide.seal.errors import HeaderMissing
 from confide.wire.conversation import check
@@ -175,11 +176,7 @@ async def _stream(reply: Reply, answer: Answer) -> None:
 
 def _bug(error: Exception) -> ApiError:
     """Log where it happened, but not its text: that may quote the conversation."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
-    log.error("unexpected %s at %s", type(error).__name__, where)
+    log.error("unexpected exception", extra={"error": type(error).__name__, "place": place_of(error.__traceback__)})
     return internal_error()
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from confide.api.respond import internal_error, send_error
+from confide.logs import place_of
 
 log = logging.getLogger("confide.api")
 
@@ -36,15 +37,17 @@ class Envelope:
             return
         begun = time.perf_counter()
         started = complete = False
+        request_id = f"req_{secrets.token_hex(16)}"
+        status = 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started, complete
+            nonlocal started, complete, status
             if message["type"] == "http.response.start":
-                started = True
+                started, status = True, message["status"]
                 spent = int((time.perf_counter() - begun) * 1000)
                 message["headers"] = [
                     *message.get("headers", ()),
-                    (b"x-request-id", b"req_" + secrets.token_hex(16).encode()),
+                    (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(spent).encode()),
                     _VERSION,
                     *self._more(),
@@ -55,9 +58,22 @@ class Envelope:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001 - the outermost boundary; its text may quote the request
-            log.error("unexpected %s in %s", type(error).__name__, scope["method"])  # noqa: TRY400
+            cause = {"error": type(error).__name__, "place": place_of(error.__traceback__)}
+            log.error("unexpected exception", extra=cause)  # noqa: TRY400
             if complete:  # the framework has answered before it passed the error on
                 return
             if started:
                 raise RuntimeError("failed after the answer had begun") from None
             await send_error(send_with_headers, internal_error())
+        finally:
+            if log.isEnabledFor(logging.INFO):
+                spent = int((time.perf_counter() - begun) * 1000)
+                facts: dict[str, object] = {"request_id": request_id, "status": status, "milliseconds": spent}
+                facts |= {"method": scope["method"], "route": _route(scope)}
+                log.info("answered", extra=facts)
+
+
+def _route(scope: Scope) -> str:
+    """Which of our routes it was; never the path, which is the client's to choose."""
+    endpoint = scope.get("endpoint")
+    return str(getattr(endpoint, "__name__", type(endpoint).__name__)) if endpoint is not None else "none"
