@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import ssl
 import time
@@ -101,6 +102,7 @@ def serve(
 ) -> None:
     """Serve in this process until a signal."""
     logs.setup(settings.log_level)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold prompts and keys
     sources = choose(settings.tee, Places(settings.data_dir))
     manifest = describe(settings, models)
     path = settings.data_dir / "confide.db"
@@ -209,9 +211,14 @@ async def _repeat(what: str, chore: Callable[[], object], seconds: float) -> Non
             result = chore()
             if asyncio.iscoroutine(result):
                 await result
-        except ConfideError as error:
-            log.error("a chore failed", extra={"what": what, "reason": str(error)})  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 - a chore that ended for good would be noticed when keys expire
+            log.error("a chore failed", extra={"what": what, "reason": _reason(error), "error": type(error).__name__})  # noqa: TRY400
         await asyncio.sleep(seconds)
+
+
+def _reason(error: Exception) -> str:
+    """What may be told: our own exceptions hold no content."""
+    return str(error) if isinstance(error, ConfideError) else ""
 
 
 def describe(settings: Settings, models: Models) -> Manifest:

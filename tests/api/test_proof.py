@@ -61,7 +61,8 @@ def test_hashes_are_of_the_bytes(engine: ScriptedEngine, body: bytes, version: s
     assert ModelManifest(digest=jcs.sha256(MANIFEST)) in receipt.facts.events
     aborted = any(isinstance(event, ResponseAborted) for event in receipt.facts.events)
     assert aborted == (client.status == 200 and b'"error"' in client.body)
-    assert receipt.facts.model == json.loads(body)["model"]
+    asked_for = json.loads(body)["model"]
+    assert receipt.facts.model == (asked_for if asked_for == "m" else None)
     assert client.headers["x-aci-version"] == "aci/1"
     assert client.headers["x-aci-keyset-digest"] == custodian().current.digest
     assert client.headers["x-e2ee-applied"] == "false"
@@ -104,6 +105,7 @@ def test_an_answer_is_not_completed_when_its_receipt_is_not_stored() -> None:
     assert b'"error"' in stream.body
     refused = asked(app_with(ScriptedEngine(b"{}"), sink=sink), Client(chat_body(model="unknown")))
     assert refused.status == 503
+    assert "x-receipt-id" not in refused.headers | whole.headers
 
 
 def test_a_client_that_leaves_has_a_receipt_of_what_was_written() -> None:

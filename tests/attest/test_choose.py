@@ -64,7 +64,7 @@ def test_dstack_comes_first_and_releases_keys(tmp_path: Path, agent_socket: Path
 @pytest.mark.parametrize(
     ("tee", "provider", "mounted", "texts"),
     [
-        ("auto", None, True, ["no TEE", "no.sock", str(ROOT), "tee = dev"]),
+        ("auto", None, True, ["no TEE", "no.sock", str(ROOT), "--tee dev"]),
         ("auto", None, False, ["no TEE", "no.sock", str(ROOT)]),
         ("auto", "arm_cca_guest", True, ["no TEE"]),
         ("dstack", "tdx_guest", True, ["no dstack guest agent", "no.sock"]),

@@ -57,6 +57,7 @@ class Answer:
         self._keep_alive = keep_alive
         self._clock = clock
         self._last = clock()
+        self._writing = asyncio.Lock()
         self.chat_id: str | None = None
         self.started = False
 
@@ -113,7 +114,8 @@ class Answer:
             yield
         finally:
             if ticker is not None:
-                ticker.cancel()
+                async with self._writing:  # what it has hashed must leave
+                    ticker.cancel()
                 await asyncio.gather(ticker, return_exceptions=True)
 
     async def frame(self, frame: bytes) -> None:
@@ -126,8 +128,9 @@ class Answer:
 
     async def _write(self, data: bytes) -> None:
         if data:
-            self._last = self._clock()
-            await self._send({"type": "http.response.body", "body": self._record.add(data), "more_body": True})
+            async with self._writing:  # hashed and sent in one order, whoever writes
+                await self._send({"type": "http.response.body", "body": self._record.add(data), "more_body": True})
+                self._last = self._clock()
 
     async def finish(self, failure: ApiError | None = None) -> None:
         """Write the end of a stream, once its receipt is stored: ``[DONE]``, after an error event where it failed."""
@@ -160,7 +163,9 @@ class Answer:
         """While nothing is written for a while, write a comment, so that no proxy gives the stream up."""
         while True:
             silent = self._clock() - self._last
-            if silent >= self._keep_alive:
+            if self._writing.locked():  # a client that doesn't read needs no comment
+                silent = 0
+            elif silent >= self._keep_alive:
                 await self._write(KEEP_ALIVE)
                 silent = 0
             await asyncio.sleep(self._keep_alive - silent)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from confide.api.attestation import AttestationRoutes, Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatEndpoint, ChatLimits
-from confide.api.envelope import Envelope
+from confide.api.envelope import Envelope, Proven
 from confide.api.proof import Prover
 from confide.api.respond import internal_error, store_down
 from confide.api.vision import ImageRules
@@ -68,7 +68,7 @@ def build(parts: ApiParts) -> ASGIApp:
         },
     )
     routes.router.redirect_slashes = False
-    app: ASGIApp = Envelope(routes, parts.prover.headers)
+    app: ASGIApp = Envelope(routes, list)
     if parts.cors_origins:
         app = CORSMiddleware(
             app,
@@ -78,7 +78,7 @@ def build(parts: ApiParts) -> ASGIApp:
             expose_headers=EXPOSED,
             max_age=600,
         )
-    return app
+    return Proven(app, parts.prover.headers)
 
 
 class _Models:

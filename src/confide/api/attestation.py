@@ -10,6 +10,7 @@ import asyncio
 import base64
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +23,7 @@ from starlette.routing import BaseRoute, Route
 from confide.api.auth import Doorman
 from confide.attest.base import Evidence, EvidenceFailed, GpuAnswer, GpuUnavailable, KeyCustody
 from confide.attest.choose import Sources
-from confide.errors import NotFound, TooManyRequests, Unavailable
+from confide.errors import InvalidRequest, NotFound, TooManyRequests, Unavailable
 from confide.identity.custodian import Custodian
 from confide.identity.identity import Identity
 from confide.store.receipts import ReceiptStore, StoredReceipt
@@ -33,31 +34,38 @@ E2EE_VERSIONS: Final = ("2",)
 
 
 class Throttle:
-    """At most ``rate`` per second on average, ``burst`` at once: a quote takes the machine's time."""
+    """For each client at most ``rate`` per second on average, ``burst`` at once: a quote takes the machine's time.
 
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+    Clients are addresses. The longest silent ones are forgotten first, beyond ``most``.
+    """
+
+    def __init__(
+        self, rate: float, burst: int, *, most: int = 4096, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._rate = rate
         self._burst = burst
+        self._most = most
         self._clock = clock
-        self._tokens = float(burst)
-        self._at = clock()
+        self._seen: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self) -> None:
+    def take(self, client: str) -> None:
         """Take one turn.
 
         Raises:
             TooManyRequests: there is none left now.
         """
         now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens < 1:
+        tokens, at = self._seen.pop(client, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - at) * self._rate)
+        self._seen[client] = (max(tokens - 1, 0.0) if tokens >= 1 else tokens, now)
+        while len(self._seen) > self._most:
+            self._seen.popitem(last=False)
+        if tokens < 1:
             raise TooManyRequests(
                 "Too many attestation requests. Please try again shortly.",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": "1"},
             )
-        self._tokens -= 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Attestor:
     stapled: Mapping[str, Any] | None = None
     throttle: Throttle = field(default_factory=lambda: Throttle(rate=10, burst=40))
 
-    async def report(self, nonce: str | None) -> bytes:
+    async def report(self, nonce: str | None, client: str = "") -> bytes:
         """The report for a nonce: GPUs first, then the quote.
 
         Raises:
@@ -85,7 +93,7 @@ class Attestor:
         if nonce is not None:
             aci.check_nonce(nonce)
         identity = self.custodian.current
-        self.throttle.take()
+        self.throttle.take(client)
         gpus, evidence = await self._ask(
             aci.report_data(identity.digest, nonce), aci.report_data_slot(identity.digest, nonce)
         )
@@ -124,7 +132,7 @@ class Attestor:
         out["gpu"] = _gpu(gpus)
         return out
 
-    async def older_report(self, query: OlderQuery) -> dict[str, Any]:
+    async def older_report(self, query: OlderQuery, client: str = "") -> dict[str, Any]:
         """The flat report: the quote holds the signing address and the client's nonce, which the GPUs sign too.
 
         Raises:
@@ -137,7 +145,7 @@ class Attestor:
         if wanted is not None and not legacy.same_address(wanted, signer.address(algorithm)):
             raise legacy.unknown_address()
         spki = _spki(identity) if query.tls_bound else None
-        self.throttle.take()
+        self.throttle.take(client)
         slot = legacy.report_data(signer.address_bytes(algorithm), nonce, None if spki is None else bytes.fromhex(spki))
         gpus, evidence = await self._ask(nonce, slot)
         return legacy.FlatReport(
@@ -231,7 +239,7 @@ class AttestationRoutes:
 
     async def report(self, request: Request) -> Response:
         """``GET /v1/aci/attestation?nonce=``."""
-        return _json(await self._attestor.report(request.query_params.get("nonce")))
+        return _json(await self._attestor.report(_nonce(request), _client(request)))
 
     async def manifest(self, _: Request) -> Response:
         """``GET /v1/aci/manifest``: the exact bytes that its digest is of."""
@@ -263,8 +271,8 @@ class AttestationRoutes:
         """``GET /v1/attestation/report``."""
         query = request.query_params
         bound = query.get("version") == "2" or query.get("include_tls_fingerprint", "").lower() == "true"
-        asked = OlderQuery(query.get("signing_algo"), query.get("signing_address"), query.get("nonce"), bound)
-        return _json(msgspec.json.encode(await self._attestor.older_report(asked)))
+        asked = OlderQuery(query.get("signing_algo"), query.get("signing_address"), _nonce(request), bound)
+        return _json(msgspec.json.encode(await self._attestor.older_report(asked, _client(request))))
 
     async def _find(self, request: Request) -> StoredReceipt | None:
         """A receipt, if it is the caller's: somebody else's doesn't exist."""
@@ -273,5 +281,18 @@ class AttestationRoutes:
         return found if found is not None and found.owner in (None, caller.owner) else None
 
 
+def _nonce(request: Request) -> str | None:
+    """The one nonce: of two, somebody on the way may have read the other."""
+    given = request.query_params.getlist("nonce")
+    if len(given) > 1:
+        raise InvalidRequest("'nonce' was given twice.", param="nonce")
+    return given[0] if given else None
+
+
 def _json(body: bytes) -> Response:
     return Response(body, media_type="application/json")
+
+
+def _client(request: Request) -> str:
+    """Whom to throttle: the address of the connection, as headers can say anything."""
+    return request.client.host if request.client else ""

@@ -72,7 +72,9 @@ class ChatEndpoint:
         plain, received, sealer = (
             (body, body, None) if opened is None else (opened.body, opened.hashed, opened.sealer())
         )
-        record = self._prover.begin(received, owner=caller.owner, endpoint=PATH, model=request.model)
+        # A name that isn't one of ours is the client's text, and has no place in the store.
+        name = request.model if request.model in self._models else None
+        record = self._prover.begin(received, owner=caller.owner, endpoint=PATH, model=name)
         answer = Answer(send, record, sealer, keep_alive=self._limits.keep_alive)
         await self._recorded(scope, receive, answer, ChatIn(caller.tenant, plain, request))
 

@@ -50,7 +50,6 @@ class Envelope:
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(spent).encode()),
                     _VERSION,
-                    *self._more(),
                 ]
             await send(message)
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -77,3 +76,23 @@ def _route(scope: Scope) -> str:
     """Which of our routes it was; never the path, which is the client's to choose."""
     endpoint = scope.get("endpoint")
     return str(getattr(endpoint, "__name__", type(endpoint).__name__)) if endpoint is not None else "none"
+
+
+class Proven:
+    """The outermost layer: adds to every answer, a preflight's too, what it doesn't say itself. ``every`` gives it."""
+
+    def __init__(self, app: ASGIApp, every: Callable[[], Iterable[tuple[bytes, bytes]]]) -> None:
+        self._app = app
+        self.every = every
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                said = [*message.get("headers", ())]
+                names = {name for name, _ in said}
+                message["headers"] = said + [field for field in self.every() if field[0] not in names]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -6,6 +6,7 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from confide.api.envelope import Proven
 from confide.errors import ApiError, InvalidRequest
 from confide.wire.answers import error_body
 
@@ -46,7 +47,10 @@ class HttpProtocol(HttpToolsProtocol):
         body = error_body(error)
         head = (
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n"
         )
+        app = self.config.app  # uvicorn has wrapped self.app
+        more = app.every() if isinstance(app, Proven) else ()
+        head += "".join(f"{name.decode()}: {value.decode()}\r\n" for name, value in more) + "\r\n"
         self.transport.write(head.encode() + body)
         self.transport.close()

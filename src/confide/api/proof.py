@@ -13,6 +13,7 @@ from typing import Final, Literal, Protocol
 
 from msgspec import structs
 
+from confide.errors import StoreError
 from confide.identity.custodian import Custodian
 from confide.identity.identity import Identity
 from confide.identity.roles import Role
@@ -141,11 +142,13 @@ class Record:
         self._model_in_text = model_in_text
         self._written = hashlib.sha256()
         self._committed = False
+        self._lost = False
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer says about its receipt."""
-        return {"X-Receipt-Id": self._facts.receipt_id}
+        """What the answer says about its receipt: nothing, once it is known that there won't be one."""
+        keyset = {"X-ACI-Keyset-Digest": self._identity.digest}
+        return keyset if self._lost else {"X-Receipt-Id": self._facts.receipt_id, **keyset}
 
     @property
     def committed(self) -> bool:
@@ -184,7 +187,11 @@ class Record:
             document=self._identity.sign_receipt(facts),
             legacy=self._older_proof(first.body_hash, returned),
         )
-        await asyncio.shield(self._sink.commit(row))  # whoever stops waiting, the receipt is stored
+        try:
+            await asyncio.shield(self._sink.commit(row))  # whoever stops waiting, the receipt is stored
+        except StoreError:
+            self._lost = True
+            raise
 
     def _older_proof(self, received: str, returned: str) -> bytes:
         text = SignatureText(

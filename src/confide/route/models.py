@@ -64,6 +64,10 @@ class ModelTable:
     def __iter__(self) -> Any:
         return iter(self._models)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a model of that name."""
+        return name in self._by_name
+
     def find(self, name: str) -> ServedModel:
         """The model of that name.
 

@@ -93,7 +93,7 @@ def seal_fields(member: str, body: dict[str, Any], seal_text: SealText) -> dict[
     elif isinstance(value, list):
         sealed[member] = [_seal_entry(entry, (member, place), seal_text) for place, entry in enumerate(value)]
         done = bool(value)
-    elif done := isinstance(value, str):
+    elif done := member != "messages" and isinstance(value, str):
         sealed[member] = seal_text((member,), value)
     if not done:
         raise CannotSeal(f"The request has no {member} that can be encrypted.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,8 @@ class StoredReceipt:
 
 
 class ReceiptStore:
-    """Looks receipts and keysets up, on a connection of its own.
+    """Looks receipts and keysets up, on a connection of its own, one look after the other: while one statement runs,
+    others on its connection see the store as that one does, and a receipt committed since would be missed.
 
     Raises:
         StoreError: the file can't be used.
@@ -165,6 +167,7 @@ class ReceiptStore:
         self._path = path
         with mapped(path):
             self._db = open_database(path)
+        self._turn = threading.Lock()
 
     def __enter__(self) -> ReceiptStore:
         return self
@@ -187,7 +190,7 @@ class ReceiptStore:
         Raises:
             StoreError: nobody knows.
         """
-        with mapped(self._path):
+        with self._turn, mapped(self._path):
             row = self._db.execute(
                 "SELECT receipt_id, owner, document, legacy FROM receipt WHERE receipt_id = ? OR chat_id = ? "
                 "ORDER BY receipt_id = ? DESC, owner IS ? DESC, id DESC LIMIT 1",
@@ -201,6 +204,6 @@ class ReceiptStore:
         Raises:
             StoreError: nobody knows.
         """
-        with mapped(self._path):
+        with self._turn, mapped(self._path):
             row = self._db.execute("SELECT document FROM keyset WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else bytes(row[0])

@@ -1,0 +1,1 @@
+"""What the server proves, checked as a client checks it: over sockets, byte by byte."""
