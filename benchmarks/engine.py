@@ -105,7 +105,7 @@ def our_command(serve: str, setup: Setup, port: int, folder: Path) -> list[str]:
         f'[[model]]\nid = "bench"\nsource = {msgspec.json.encode(str(setup.model)).decode()}\n'
         f"slots = {setup.slots}\ncontext_length = {setup.context}\nthreads = {setup.threads}\n"
     )
-    return [*shlex.split(serve), "--config", str(settings), "--port", str(port), "--no-auth"]
+    return [*shlex.split(serve), "--tee", "dev", "--config", str(settings), "--port", str(port), "--no-auth"]
 
 
 def their_command(setup: Setup, port: int) -> list[str]:
