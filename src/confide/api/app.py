@@ -68,7 +68,7 @@ def build(parts: ApiParts) -> ASGIApp:
         },
     )
     routes.router.redirect_slashes = False
-    app: ASGIApp = Envelope(routes, list)
+    app: ASGIApp = Envelope(routes)
     if parts.cors_origins:
         app = CORSMiddleware(
             app,

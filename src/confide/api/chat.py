@@ -91,7 +91,7 @@ class ChatEndpoint:
             await answer.refuse(error)
         except StoreError:
             await answer.refuse(store_down())
-        except Exception as error:
+        except Exception as error:  # the boundary to engines: no foreign exception gets past it
             if answer.started:
                 raise
             await answer.refuse(_bug(error))

@@ -19,16 +19,10 @@ _VERSION: Final = (b"openai-version", b"2020-10-01")
 
 
 class Envelope:
-    """Adds what every answer carries, ``x-request-id`` among it; turns what nobody caught into a 500.
+    """Adds OpenAI's headers to every answer; turns what nobody caught into a 500; logs that a request was answered."""
 
-    Args:
-        app: the routes.
-        more: further headers of every answer, asked anew each time.
-    """
-
-    def __init__(self, app: ASGIApp, more: Callable[[], Iterable[tuple[bytes, bytes]]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._more = more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
