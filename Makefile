@@ -47,7 +47,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements/run.lock pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --progress-bar on --require-hashes -r requirements/run.lock
+	@echo "Installing what the server needs into $(VENV), once ..."
+	$(PIP) install --progress-bar on --require-hashes -r requirements/run.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
