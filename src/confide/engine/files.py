@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from confide.engine.gguf import MAGIC
 from confide.errors import ModelFileError
 
 CHUNK = 1024 * 1024
-_MAGIC = b"GGUF"
 
 
 def sha256_of(path: Path) -> str:
@@ -34,8 +34,8 @@ def verify(path: Path, sha256: str, size: int | None = None) -> None:
 def check_gguf(path: Path) -> None:
     """Raise ModelFileError unless the file begins like a GGUF file."""
     with readable(path), path.open("rb") as stream:
-        magic = stream.read(len(_MAGIC))
-    if magic != _MAGIC:
+        magic = stream.read(len(MAGIC))
+    if magic != MAGIC:
         raise ModelFileError(f"{path} is not a GGUF file: it begins with {magic!r}")
 
 

@@ -26,7 +26,7 @@ def refusal(event: Event) -> ApiError:
     if error.type == "exceed_context_size_error":
         return too_long(error.n_ctx, str(error.n_prompt_tokens))
     if 400 <= error.code < 500:
-        return InvalidRequest("The engine refused the request.", param=None)
+        return InvalidRequest("The engine refused the request.")
     return EngineFailed("The engine failed while it answered.")
 
 
