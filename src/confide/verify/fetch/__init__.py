@@ -1,0 +1,1 @@
+"""What vendors publish, from the network and kept on the disk. Only used where a person allowed it."""
