@@ -1,0 +1,1 @@
+"""Hostile bytes: one table of targets, run shortly by pytest and at length by `make fuzz`."""
