@@ -21,18 +21,24 @@ from confide.verify.verdict import CheckFailed
 T = TypeVar("T")
 MOST_BYTES: Final = 128 * 1024
 MOST_CERTIFICATES: Final = 10
+_FOREIGN: Final = (
+    *(ValueError, TypeError, KeyError, IndexError, OverflowError, Warning),
+    *(UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""What cryptography raises, lazily too, on certificates that are none."""
 _UNDERSTOOD: Final = frozenset({x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.ExtendedKeyUsage.oid})
 
 
 def guarded(what: str, call: Callable[[], T]) -> T:
-    """Let a foreign parser read hostile certificates: whatever it raises is a failed check.
+    """Let a foreign parser read hostile certificates: whatever it raises is a failed check, warnings that a program
+    turned into errors included.
 
     Raises:
         CheckFailed: it could not be read.
     """
     try:
         return call()
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except _FOREIGN:
         raise CheckFailed(f"{what} can't be read") from None
 
 
@@ -72,6 +78,7 @@ def check_chain(path: Sequence[x509.Certificate], roots: Iterable[Root], time: d
     anchor = root.certificate
     whole = list(path) if _der(path[-1]) == root.der else [*path, anchor]
     for place, certificate in enumerate(whole):
+        check_readable(certificate, f"{what}, certificate {place}")
         _check_dates(certificate, time, f"{what}, certificate {place}")
         _check_critical(certificate, f"{what}, certificate {place}")
         if place:
@@ -90,6 +97,18 @@ def _root_of(last: x509.Certificate, roots: Iterable[Root], what: str) -> Root:
             return root
     names = ", ".join(root.name for root in candidates) or "none"
     raise CheckFailed(f"{what} ends at no accepted root (accepted: {names})")
+
+
+def check_readable(certificate: x509.Certificate, what: str) -> None:
+    """All extensions can be read and none is there twice (RFC 5280, section 4.2); the signature is whole bytes.
+
+    Raises:
+        CheckFailed: it is not so.
+    """
+    guarded(what, lambda: certificate.extensions)
+    # the parser lets a bit string have unused bits, so that one signature would have several spellings
+    if not _der(certificate).endswith(b"\0" + certificate.signature):
+        raise CheckFailed(f"{what} has a signature that is not whole bytes")
 
 
 def _check_dates(certificate: x509.Certificate, time: datetime, what: str) -> None:
@@ -128,7 +147,7 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, what:
 def _is_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, Warning):
         return False
     return True
 

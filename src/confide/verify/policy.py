@@ -52,7 +52,7 @@ class PolicyError(OperatorError):
     exit_code = 2
 
 
-class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
 
@@ -94,7 +94,7 @@ class SnpMeasurement(_Part, frozen=True):
 
 
 class SnpTcb(_Part, frozen=True):
-    """The least security versions of the reported TCB."""
+    """The least security versions, of the reported, committed, current and launch TCB alike."""
 
     fmc: Svn = 0
     bootloader: Svn = 0
@@ -115,7 +115,11 @@ class SnpPolicy(_Part, frozen=True):
 
 
 class DstackPolicy(_Part, frozen=True):
-    """dstack: what was deployed, on which OS image, and whose KMS releases its keys (hex of its root public key)."""
+    """dstack: what was deployed, on which OS image, and whose KMS releases its keys.
+
+    ``key_providers`` holds hex of two kinds: the id that dstack measures (the SPKI of the KMS's CA), and the KMS's
+    secp256k1 root key, at which the signatures over released keys end. Naming a root makes custody required.
+    """
 
     compose_hashes: tuple[Hex32, ...] = ()
     os_images: tuple[Hex32, ...] = ()
@@ -227,7 +231,7 @@ class Policy(_Part, frozen=True):
 
     def digest(self) -> str:
         """What a verdict names: SHA-256 over the canonical JSON of every member, defaults left out."""
-        return jcs.sha256(jcs.canonical(msgspec.to_builtins(self)))
+        return jcs.sha256(jcs.canonical(vars_of(self)))
 
 
 def check(policy: Policy) -> Policy:
@@ -255,9 +259,20 @@ def check(policy: Policy) -> Policy:
 
 
 def vars_of(part: Struct) -> dict[str, Any]:
-    """The members of a part that are not left at their defaults."""
-    members: dict[str, Any] = msgspec.to_builtins(part)
+    """The members of a part that differ from their defaults, as JSON values."""
+    members: dict[str, Any] = {}
+    for member in msgspec.structs.fields(part):
+        value = getattr(part, member.name)
+        default = member.default if member.default is not msgspec.NODEFAULT else member.default_factory
+        if value != (default() if callable(default) else default):
+            members[member.name] = _plain(value)
     return members
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return vars_of(value) if isinstance(value, Struct) else msgspec.to_builtins(value)
 
 
 def parse_policy(text: str | bytes, where: str = "the policy") -> Policy:

@@ -19,6 +19,7 @@ from confide.errors import ApiError, ConfideError, InvalidRequest, NotFound
 from confide.wire import jcs
 
 Algorithm = Literal["ecdsa", "ed25519"]
+MOST_ATTESTATIONS: Final = 64
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -222,6 +223,8 @@ def parse_flat_report(data: bytes) -> tuple[FlatReport, ...]:
     others = value.get("all_attestations") if isinstance(value, dict) else None
     if others is not None and not isinstance(others, list):
         raise InvalidLegacy("all_attestations is no list")
+    if len(others or ()) > MOST_ATTESTATIONS:
+        raise InvalidLegacy(f"all_attestations has more than {MOST_ATTESTATIONS} entries")
     reports: list[FlatReport] = []
     for one in (value, *(others or ())):
         report = _flat(one)

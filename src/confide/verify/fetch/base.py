@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from confide.errors import OperatorError
 from confide.verify.material import MOST_BYTES, Item, Kind
 
 TIMEOUT: Final = httpx.Timeout(20.0, connect=10.0)
+MOST_SECONDS: Final = 120
 
 
 class Unreachable(OperatorError):
@@ -40,25 +42,32 @@ class Fetched:
 
 
 def get(client: httpx.Client, url: str, *, most: int = MOST_BYTES, headers: Mapping[str, str] | None = None) -> Fetched:
-    """One GET without redirects.
+    """One GET without redirects and without compression, which ends after :data:`MOST_SECONDS`.
 
     Raises:
-        Unreachable: no answer, or one longer than ``most`` bytes.
-        Refused: another status than 200.
+        Unreachable: no answer, one that is longer than ``most`` bytes, or one that takes too long.
+        Refused: another status than 200, or a compressed body.
     """
     host = httpx.URL(url).host
+    until = time.monotonic() + MOST_SECONDS
     try:
-        with client.stream("GET", url, headers=dict(headers or {}), follow_redirects=False) as answer:
+        with client.stream(
+            "GET", url, headers={**(headers or {}), "Accept-Encoding": "identity"}, follow_redirects=False
+        ) as answer:
             if answer.status_code != 200:
                 raise Refused(f"{host} answered {answer.status_code} to GET {answer.request.url.path}")
+            if answer.headers.get("content-encoding", "identity") != "identity":
+                raise Refused(f"{host} sent a compressed answer, which was not asked for")
             body = bytearray()
             for chunk in answer.iter_bytes():
                 body += chunk
+                if time.monotonic() > until:
+                    raise Unreachable(f"{host} took longer than {MOST_SECONDS} seconds to answer")
                 if len(body) > most:
                     raise Unreachable(f"{host} sent more than {most} bytes")
             return Fetched(bytes(body), {name.lower(): value for name, value in answer.headers.items()})
     except httpx.HTTPError as failed:
-        raise Unreachable(f"{host} can't be reached: {failed or type(failed).__name__}") from failed
+        raise Unreachable(f"{host} can't be reached: {str(failed) or type(failed).__name__}") from failed
 
 
 @dataclass(frozen=True, slots=True)
