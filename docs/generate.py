@@ -7,7 +7,9 @@ import typing
 from pathlib import Path
 
 import msgspec
+import steps
 
+from confide.cli import COMMANDS
 from confide.config import PREFIX, ModelSettings, Settings
 from confide.engine.embedded import PARAMETERS
 from confide.wire.openai import CORE, HARMLESS, HINTS, ChatRequest
@@ -95,7 +97,49 @@ def _described(hint: object) -> str:
     return "text"
 
 
-PAGES = {"chat.md": chat, "settings.md": settings}
+def commands() -> str:
+    """Every command, as its own help says it."""
+    parts = []
+    for command in COMMANDS:
+        made = command.load()
+        parts.append(_command(f"confide {command.name}", made, help=command.line))
+        subcommands = getattr(made, "commands", {})
+        parts += [_command(f"confide {command.name} {name}", inner) for name, inner in subcommands.items()]
+    return f"""# Commands
+
+What `confide COMMAND --help` says. How they end: [exit codes](exit-codes.md). The first six need no extra; what they
+check is described in [verify](../verify.md).
+
+{chr(10).join(parts)}"""
+
+
+def _command(name: str, command: typing.Any, help: str = "") -> str:
+    text = command.help or help
+    shown = [one for one in command.params if not getattr(one, "hidden", False) and one.name != "help"]
+    words = [_written(one) for one in shown if one.param_type_name == "argument"]
+    if hasattr(command, "commands"):
+        return f"## {name}\n\n{text}\n"
+    usage = " ".join([name, *(["[OPTIONS]"] if len(words) < len(shown) else []), *words])
+    rows = ["| argument or option | default | what it is |", "| --- | --- | --- |"]
+    rows += [f"| `{_written(one)}` | {_of_option(one)} | {one.help.replace('|', chr(92) + '|')} |" for one in shown]
+    table = "\n" + "\n".join(rows) + "\n" if shown else ""
+    return f"## {name}\n\n`{usage}`\n\n{text}\n{table}"
+
+
+def _written(option: typing.Any) -> str:
+    if option.param_type_name == "argument":
+        return str(option.metavar or option.name.upper())
+    names = ", ".join(option.opts) + "".join(f" / {name}" for name in option.secondary_opts)
+    return names if option.is_flag else f"{names} {option.metavar or option.name.upper()}"
+
+
+def _of_option(option: typing.Any) -> str:
+    if option.required:
+        return "required"
+    return "-" if option.default in (None, False, "", ()) else f"`{option.default}`"
+
+
+PAGES = {"chat.md": chat, "commands.md": commands, "settings.md": settings, "steps.md": steps.page}
 
 
 def main() -> int:

@@ -6,8 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from confide.cli import COMMANDS
+from confide.cli.verdicts import WORST_FIRST
+from confide.verify.verdict import ExitCode, Word
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -33,3 +38,28 @@ def test_files_that_contributors_are_sent_to_exist() -> None:
     for name in named:
         inside = ROOT / "src" / "confide" / name
         assert (ROOT / name).exists() or inside.exists(), name
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    """The page is generated; this reads what people read."""
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    for command in COMMANDS:
+        made = command.load()
+        for name, one in {"": made, **getattr(made, "commands", {})}.items():
+            heading = f"## confide {command.name} {name}".rstrip()
+            assert text.count(f"{heading}\n") == 1, heading
+            section = text.partition(f"{heading}\n")[2].partition("\n## ")[0]
+            if one is made and name == "" and hasattr(made, "commands"):
+                continue
+            for option in one.params:
+                if not getattr(option, "hidden", False) and option.name != "help":
+                    assert all(name in section for name in option.opts if name.startswith("-")), option.opts
+
+
+def test_every_exit_code_has_its_row() -> None:
+    """The numbers, the words, and which of several counts."""
+    text = (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
+    rows = {int(number): word for number, word in re.findall(r"^\| (\d) \| ([^|]+) \|", text, re.MULTILINE)}
+    assert set(rows) == set(ExitCode)
+    assert {rows[code] for code in (0, 1, 3, 5)} == set(get_args(Word))
+    assert f"in this order: {', '.join(str(code.value) for code in WORST_FIRST)}." in text

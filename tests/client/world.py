@@ -44,28 +44,10 @@ from confide.store.receipts import ReceiptStore, ReceiptWriter
 from confide.tls import ServerTls, server_context
 from confide.verify.policy import ModelsPolicy, Policy
 from confide.verify.roots import Root, development
-from confide.wire import manifest
 from confide.wire.aci import manifest_subject
+from tests.simulator.echo_server import BUILT as MANIFEST
 from tests.simulator.echo_server import MODEL, EchoEngine
 
-DIGEST: Final = "sha256:" + "22" * 32
-MANIFEST: Final = manifest.build(
-    [
-        manifest.ModelEntry(
-            id=MODEL,
-            files=(manifest.ModelFile(name="echo.gguf", role="weights", sha256="11" * 32, size=64),),
-            tokenizer=DIGEST,
-            chat_template=None,
-            architecture="echo",
-            quantisation=manifest.Quantisation(file_type=None, tensors={"Q8_0": 3}),
-            context_length=4096,
-            engine=manifest.Engine(name="echo", version="1", arguments={}),
-            source="a test",
-            licence=None,
-            aliases=("echo",),
-        )
-    ]
-)
 POLICY: Final = Policy(roots=("intel", "nvidia"), models=ModelsPolicy(manifests=(MANIFEST.digest(),)))
 PATIENCE: Final = 30.0
 

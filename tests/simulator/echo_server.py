@@ -47,7 +47,7 @@ from confide.listening import Server, Stages, base_url, bind
 from confide.route.models import ModelTable, ServedModel
 from confide.store.keys import KeyRing, KeyStore
 from confide.store.receipts import ReceiptStore, ReceiptWriter
-from confide.wire import jcs
+from confide.wire import jcs, manifest
 from confide.wire.aci import manifest_subject
 from confide.wire.answers import (
     AnswerHead,
@@ -63,7 +63,25 @@ from confide.wire.answers import (
 )
 
 MODEL: Final = "acme/echo-1"
-MANIFEST: Final = jcs.canonical({"models": [{"id": MODEL, "engine": {"name": "echo", "version": "1"}}]})
+BUILT: Final = manifest.build(
+    [
+        manifest.ModelEntry(
+            id=MODEL,
+            files=(manifest.ModelFile(name="echo.gguf", role="weights", sha256="11" * 32, size=64),),
+            tokenizer="sha256:" + "22" * 32,
+            chat_template=None,
+            architecture="echo",
+            quantisation=manifest.Quantisation(file_type=None, tensors={"Q8_0": 3}),
+            context_length=4096,
+            engine=manifest.Engine(name="echo", version="1", arguments={}),
+            source="a test",
+            licence=None,
+            aliases=("echo",),
+        )
+    ]
+)
+"""What it claims to serve."""
+MANIFEST: Final = BUILT.document()
 MANIFEST_DIGEST: Final = jcs.sha256(MANIFEST)
 PARAMETERS: Final = frozenset(
     {"max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "seed", "tools", "tool_choice"}

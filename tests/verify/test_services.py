@@ -224,7 +224,7 @@ def test_every_step_of_near_is_broken_or_missing() -> None:
     assert {name.split()[0] for name in NEAR_BREAKS} | {"near.2"} == {step.id for step in NEAR.steps}
 
 
-def test_a_gateway_without_machines_is_not_enough() -> None:
+def test_a_gateway_without_machines_is_not_enough_near_2() -> None:
     for value in (near(machines=[]), {"gateway_attestation": near_gateway()}):
         ledger, _ = run_near(GATEWAY.but(value=value))
         assert missing(ledger, "near") == {"near.2"}

@@ -181,7 +181,7 @@ def demanded(ledger: Ledger, **claims: tuple[str, ...]) -> Ledger:
     return ledger
 
 
-@pytest.mark.parametrize("name", get_args(ClaimName))
+@pytest.mark.parametrize("name", get_args(ClaimName), ids=lambda name: f"claims.{NAMES.index(name) + 1} {name}")
 def test_each_claim_that_is_demanded_from_elsewhere_fails_its_step(name: str) -> None:
     ledger = demanded(ledger_of(*WHOLE), **{name: ("provider_asserted",)})
     assert failing(ledger) == {f"claims.{NAMES.index(name) + 1}"}

@@ -176,7 +176,7 @@ def test_one_thing_broken_fails_its_own_step(step: str, case: Case) -> None:
         assert "custody" not in ledger.facts
 
 
-def test_a_key_that_no_proof_covers_is_named() -> None:
+def test_a_key_that_no_proof_covers_is_named_custody_5() -> None:
     """custody.5: X25519 keys are of no kind that a KMS releases, so they are never shown to be released."""
     ledger = GOOD.changed(keys=(*GOOD.keys, X25519)).verify()
     assert not failed(ledger)

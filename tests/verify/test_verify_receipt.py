@@ -123,7 +123,7 @@ BREAKS: dict[str, tuple[str, Callable[[], tuple[Receipt | None, Ledger]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BREAKS)
+@pytest.mark.parametrize("name", BREAKS, ids=lambda name: f"{BREAKS[name][0]} {name}")
 def test_each_broken_step_is_the_one_that_fails(name: str) -> None:
     step, run = BREAKS[name]
     read, ledger = run()

@@ -187,7 +187,7 @@ def verdict_of(document: bytes) -> tuple[Established | None, Ledger]:
     return verify_report(ledger, made_report().context(), SavedReport(document=document, nonce=NONCE)), ledger
 
 
-@pytest.mark.parametrize("name", BREAKS)
+@pytest.mark.parametrize("name", BREAKS, ids=lambda name: f"{BREAKS[name][0]} {name}")
 def test_each_broken_step_is_the_one_that_fails(name: str) -> None:
     step, run = BREAKS[name]
     established, ledger = run()
@@ -225,7 +225,7 @@ def test_a_failed_group_fails_the_step_that_stands_for_it() -> None:
     assert {"gpu.4", "report.9"} <= failing(ledger)
 
 
-def test_proofs_of_custody_that_are_none_fail_custody() -> None:
+def test_proofs_of_custody_that_are_none_fail_custody_report_7() -> None:
     _, ledger = check(shown(key_custody={"provider": "dstack-kms", "keys": []}))
     assert failing(ledger) == {"custody.1", "report.7"}
 
@@ -293,7 +293,7 @@ MISSING: dict[str, tuple[str, Made, Policy | None]] = {
 }
 
 
-@pytest.mark.parametrize("name", MISSING)
+@pytest.mark.parametrize("name", MISSING, ids=lambda name: f"{MISSING[name][0]} {name}")
 def test_what_is_missing_is_not_enough(name: str) -> None:
     step, made, policy = MISSING[name]
     _, ledger = check(made, policy)

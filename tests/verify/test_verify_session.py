@@ -61,7 +61,7 @@ BREAKS: dict[str, tuple[str, Callable[[], tuple[Session | None, Ledger]]]] = {
 }
 
 
-@pytest.mark.parametrize("name", BREAKS)
+@pytest.mark.parametrize("name", BREAKS, ids=lambda name: f"{BREAKS[name][0]} {name}")
 def test_each_broken_step_is_the_one_that_fails(name: str) -> None:
     step, run = BREAKS[name]
     session, ledger = run()
@@ -69,7 +69,7 @@ def test_each_broken_step_is_the_one_that_fails(name: str) -> None:
     assert missing(ledger) <= {one.id for one in SESSION.steps if one.id > step}
 
 
-def test_a_good_session_passes_and_its_evidence_is_not_called_verified() -> None:
+def test_a_good_session_passes_and_its_evidence_is_not_called_verified_session_5() -> None:
     session, ledger = check(made_session().document())
     assert session == made_session()
     assert {f.step: (f.outcome, f.required) for f in ledger.findings}["session.5"] == ("not checked", False)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
+import msgspec
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 
 def stdout() -> Console:
@@ -18,18 +24,28 @@ def stderr() -> Console:
 
 
 def say(text: str, style: str = "") -> None:
-    """One line on stdout, as it is: no markup, no wrapping, so that it can be copied or piped."""
-    stdout().print(Text(text, style=style), soft_wrap=True)
+    """One line on stdout: no markup, no wrapping, so that it can be copied or piped."""
+    stdout().print(Text(clean(text), style=style), soft_wrap=True)
 
 
 def note(text: str, style: str = "dim") -> None:
     """One line on stderr."""
-    stderr().print(Text(text, style=style), soft_wrap=True)
+    stderr().print(Text(clean(text), style=style), soft_wrap=True)
 
 
 def fail(text: str) -> None:
     """One red line on stderr."""
-    note(f"Error: {text}", style="bold red")
+    note(f"Error: {' '.join(text.split())}", style="bold red")
+
+
+def clean(text: str) -> str:
+    """Foreign text as it may reach a terminal: line ends and tabs stay, other control characters become blanks."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
+def say_json(value: object) -> None:
+    """A value as JSON on stdout, in ASCII, so that nothing in it can move a cursor."""
+    typer.echo(json.dumps(msgspec.to_builtins(value), indent=2))
 
 
 def table(*columns: str) -> Table:
@@ -52,6 +68,9 @@ class Downloads:
             size = f" ({total / 1e6:.0f} MB)" if total else ""
             self._console.print(Text(f"{text}{size} …"), soft_wrap=True)
             return
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
+
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
         self._bar = Bar(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self._console)
         self._bar.add_task(text, total=total)

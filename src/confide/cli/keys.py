@@ -14,7 +14,7 @@ from confide.cli import console
 from confide.cli.options import Config, DataDir, Json
 from confide.store.keys import KeyStore
 
-app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True, add_completion=False)
 
 _MINUTES = "%Y-%m-%d %H:%M UTC"
 

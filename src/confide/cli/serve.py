@@ -19,7 +19,7 @@ from confide.cli.options import CacheDir, Config, DataDir
 from confide.config import ModelSettings, Settings
 from confide.engine import catalogue
 from confide.engine.pull import LocalModel, pull
-from confide.errors import OperatorError
+from confide.errors import ConfigError
 from confide.store.keys import KeyStore
 
 MAKE_RUN = "make-run"
@@ -86,9 +86,9 @@ def serve(
 
 
 def need_extras(names: Sequence[str] = NEEDED) -> None:
-    """Raise OperatorError when this install is the client half only."""
+    """Raise ConfigError (exit code 2) when this install is the client half only."""
     if missing := missing_modules(names):
-        raise OperatorError(f"confide serve needs {', '.join(missing)}: pip install 'confide[local]'")
+        raise ConfigError(f"confide serve needs {', '.join(missing)}: pip install 'confide[local]'")
 
 
 def missing_modules(names: Sequence[str] = NEEDED) -> list[str]:

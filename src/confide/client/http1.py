@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -183,7 +184,8 @@ class Peer:
     async def error(self, error: ApiError, *, last: bool = False) -> None:
         """Send an error object in place of an answer; after the ``last`` one the connection is to be closed."""
         body = msgspec.json.encode(error.body())
-        headers = [_JSON, ("Content-Length", str(len(body))), *error.headers.items()]
+        own = ("X-Request-Id", f"req_{uuid.uuid4().hex}")  # SDKs show it; the service's answers bring theirs
+        headers = [_JSON, own, ("Content-Length", str(len(body))), *error.headers.items()]
         if last:
             headers.append(("Connection", "close"))
         if self._http.our_state is h11.ERROR:

@@ -27,6 +27,8 @@ from confide.client.http1 import Head, Peer, Refused
 from confide.client.renewal import Renewal
 from confide.client.service import VerifiedService
 from confide.errors import ApiError, ConfideError, OperatorError
+from confide.wire.conversation import check
+from confide.wire.openai import parse_chat
 
 log = logging.getLogger("confide.client.proxy")
 
@@ -229,7 +231,7 @@ class Proxy:
             if peer.has_begun:  # a clean end would look like an answer
                 peer.abort()
                 return 0
-            refusal = _refusal(error)
+            refusal = (_malformed(head, body) if isinstance(error, Misused) else None) or _refusal(error)
             await peer.error(refusal)
             return refusal.status
         except httpx.HTTPError as failed:
@@ -281,6 +283,17 @@ class Proxy:
             log.warning("the service must be verified again", extra=facts)
         else:
             log.warning("a request was refused", extra=facts)
+
+
+def _malformed(head: Head, body: bytes) -> ApiError | None:
+    """What the service would have said of a request that is none, and so was not sent."""
+    if head.target.partition("?")[0] != f"{_PREFIX}chat/completions":
+        return None
+    try:
+        check(parse_chat(body))
+    except ApiError as error:
+        return error
+    return None
 
 
 def _refusal(error: ConfideError) -> ApiError:

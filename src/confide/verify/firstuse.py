@@ -227,7 +227,7 @@ def _provenance(verdict: Verdict) -> Iterator[str]:
 
 def _gpus(verdict: Verdict) -> Iterator[str]:
     devices = _about(verdict.facts, "gpu")
-    if not devices:
+    if not devices or "nvidia" not in _vendors(verdict.roots):
         return
     gpus = [one for one in devices if one.get("kind", "gpu") == "gpu"]
     is_measured = all(one.get("measured") is True for one in devices)
