@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test lint type docs bench soak lock clean
+.PHONY: run test offline lint type docs bench soak fuzz lock clean
 
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
 	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
@@ -15,6 +15,9 @@ test: $(VENV)/.dev  ## All tests, with coverage. Needs Node 20 or later for the 
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+offline: $(VENV)/.dev  ## The verifier's tests where there is no network at all (Linux namespaces).
+	unshare --user --map-root-user --net $(BIN)/python -m pytest -q -p no:cacheprovider tests/verify tests/wire tests/seal
 
 lint: $(VENV)/.dev  ## Style, and the direction of imports between rooms.
 	$(BIN)/ruff check
@@ -32,6 +35,16 @@ bench: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes do
 
 soak: $(VENV)/.dev  ## The load tests at full length.
 	CONFIDE_SOAK=1000 $(BIN)/python -m pytest tests/load $(ARGS)
+
+fuzz: .venvs/fuzz/.made  ## Every parser and verifier, with coverage feedback; ARGS="--runs 10000000 tdx-quote" for one, longer.
+	.venvs/fuzz/bin/python -m tests.fuzz.run $(ARGS)
+
+.venvs/fuzz/.made: requirements/fuzz.txt requirements/dev.lock pyproject.toml
+	$(PYTHON) -m venv .venvs/fuzz
+	.venvs/fuzz/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/dev.lock
+	.venvs/fuzz/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/fuzz.txt
+	.venvs/fuzz/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
 lock:  ## Pin dependencies anew (needs uv).
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

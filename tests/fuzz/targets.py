@@ -229,7 +229,9 @@ WIRE = (
 @cache
 def targets() -> dict[str, Target]:
     """All targets by name."""
-    return {target.name: target for target in WIRE}
+    from tests.fuzz.verifying import VERIFY
+
+    return {target.name: target for target in (*WIRE, *VERIFY)}
 
 
 def corpus(target: Target) -> list[bytes]:
