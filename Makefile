@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test offline lint type docs bench soak fuzz lock clean
+.PHONY: run test offline lint type docs bench bench-verify soak fuzz lock clean
 
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
 	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
@@ -32,6 +32,9 @@ docs: $(VENV)/.dev  ## Write the generated parts of the reference anew.
 
 bench: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes docs/benchmarks.md.
 	$(BIN)/python benchmarks/engine.py --write docs/benchmarks.md $(ARGS)
+
+bench-verify: $(VENV)/.dev  ## What verification costs, beside its bare signatures; writes docs/benchmarks-verify.md.
+	$(BIN)/python benchmarks/verify.py --write docs/benchmarks-verify.md
 
 soak: $(VENV)/.dev  ## The load tests at full length.
 	CONFIDE_SOAK=1000 $(BIN)/python -m pytest tests/load $(ARGS)
