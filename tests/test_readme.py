@@ -7,8 +7,10 @@ import re
 import shlex
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,18 @@ from confide.engine.pull import LocalModel
 from tests.clients.environments import NODE_FOLDER, node_environment, python_environment
 from tests.serving import RunningServer, serving
 
+DEVELOPMENT = 3
 README = Path(__file__).parent.parent / "README.md"
 PORT = 8000  # the server's default, as make run has it
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Where the commands ran, with which variables, and what they printed."""
+
+    folder: Path
+    env: dict[str, str]
+    outputs: list[str]
 
 
 def examples(text: str) -> dict[str, str]:
@@ -139,3 +151,44 @@ def test_typescript(exported: dict[str, str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "get_weather" in done.stdout
     assert re.search(r"""city\\?"\s*:\s*\\?"(Paris|Rome)""", done.stdout), done.stdout
+
+
+CONFIDE = Path(sys.executable).parent / "confide"
+
+
+@pytest.fixture(scope="module")
+def checked(exported: dict[str, str], server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+    """The commands of "From the shell", one after the other; a development root ends each with 3, which goes on."""
+    folder = tmp_path_factory.mktemp("check")
+    data = server.log.parent / "data"
+    path = f"{CONFIDE.parent}:/usr/local/bin:/usr/bin:/bin"
+    env = {**exported, "PATH": path, "HOME": str(folder), "CONFIDE_DATA_DIR": str(data), "COLUMNS": "120"}
+    script = example("From the shell").replace(f"http://127.0.0.1:{PORT}", server.url.removesuffix("/v1"))
+    commands = re.split(r"\n(?=confide )", script)
+    outputs = []
+    for number, command in enumerate(commands[1:], 1):
+        bash = ["bash", "-uo", "pipefail", "-c", f"{commands[0]}\n{command}"]
+        done = subprocess.run(bash, env=env, cwd=folder, capture_output=True, text=True, timeout=120)
+        assert done.returncode == DEVELOPMENT, f"command {number}: {done.stdout}\n{done.stderr}"
+        outputs.append(done.stdout + done.stderr)
+    return Checked(folder, env | {"ROOT": str(data / "dev-pki" / "development-roots.pem")}, outputs)
+
+
+def test_checking_from_the_shell(checked: Checked) -> None:
+    init, verify, _, audit = checked.outputs
+    assert "policy.toml" in init
+    for shown in (verify, audit):
+        assert "consistent, development root" in shown
+    assert "receipt.5" in audit
+    assert (checked.folder / "bundle.json").exists()
+
+
+@pytest.mark.timeout(900)
+def test_checking_in_a_program(checked: Checked, server: RunningServer, tmp_path: Path) -> None:
+    script = checked.folder / "example.py"
+    script.write_text(example("In a program").replace(f"http://127.0.0.1:{PORT}", server.url.removesuffix("/v1")))
+    done = subprocess.run(
+        [sys.executable, str(script)], env=checked.env, cwd=checked.folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from confide.client.service import VerifiedService, verified
     from confide.verify.policy import Policy
+    from confide.verify.roots import read_development
     from confide.verify.verdict import Verdict
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _PLACES = {
     "Policy": "confide.verify.policy",
     "Verdict": "confide.verify.verdict",
     "VerifiedService": "confide.client.service",
+    "read_development": "confide.verify.roots",
     "verified": "confide.client.service",
     **dict.fromkeys(_ERRORS, "confide.client.errors"),
 }
@@ -52,6 +54,7 @@ __all__ = [
     "Verdict",
     "VerifiedService",
     "__version__",
+    "read_development",
     "verified",
 ]
 
