@@ -178,7 +178,7 @@ def test_checking_from_the_shell(checked: Checked) -> None:
     init, verify, _, audit = checked.outputs
     assert "policy.toml" in init
     for shown in (verify, audit):
-        assert "consistent, development root" in shown
+        assert "Consistent, but it rests on a development root" in shown
     assert "receipt.5" in audit
     assert (checked.folder / "bundle.json").exists()
 

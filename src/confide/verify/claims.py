@@ -91,23 +91,25 @@ def verify_claims(ledger: Ledger, context: Context) -> None:
 
     What rests on a development root counts here as it would on hardware: the verdict is never "verified" over it.
     """
-    claims, wanted = _claims(_Made.of(ledger)), context.policy.claims
+    claims, told, wanted = _claims(_Made.of(ledger)), claims_of(ledger), context.policy.claims
     with ledger.group(CLAIMS) as checks:
         for number, name in enumerate(NAMES, 1):
-            check = _checking(name, claims[name], wanted.get(name))
-            checks.check(number, check)
+            would = "" if told[name] == claims[name] else "rests on a development root; on hardware it would be "
+            checks.check(number, _checking(name, claims[name], wanted.get(name), would))
 
 
-def _checking(name: ClaimName, claim: ClaimMade, sources: tuple[ClaimSource, ...] | None) -> Callable[[], str]:
+def _checking(
+    name: ClaimName, claim: ClaimMade, sources: tuple[ClaimSource, ...] | None, would: str
+) -> Callable[[], str]:
     def check() -> str:
         said = " ".join(part for part in (claim.status, claim.source and f"({claim.source})") if part)
         if sources is None:
-            raise NotChecked(f"the policy does not demand it; it is {said}", required=False)
+            raise NotChecked("the policy does not demand it", required=False)
         if claim.status == "unknown":
             raise NotChecked(claim.reason or "nothing in the evidence says so")
         if claim.status == "refuted" or claim.source not in sources:
             raise CheckFailed(f"found {name} {said}, expected asserted ({', '.join(sources)}): {claim.reason}")
-        return f"{said}: {claim.reason}"
+        return f"{would}{said}: {claim.reason}"
 
     return check
 
