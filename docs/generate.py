@@ -63,6 +63,9 @@ names the line, the variable or the flag.
 One table for each model that is served. Without any, the default of the catalogue is. `--model [ID=]SOURCE` (can be
 repeated) and `{PREFIX}MODEL` (separated by commas) replace the tables.
 
+A table has one of `source` (a file, computed in this process), `urls` (the operator's engine) and `engine` (one that
+`confide` starts). Keys that go with another of the three are refused. [Engines](../how-to/engines.md) has examples.
+
 {_table(ModelSettings, skip=set(), variables=False)}
 """
 
@@ -107,7 +110,7 @@ def commands() -> str:
         parts += [_command(f"confide {command.name} {name}", inner) for name, inner in subcommands.items()]
     return f"""# Commands
 
-What `confide COMMAND --help` says. How they end: [exit codes](exit-codes.md). The first six need no extra; what they
+What `confide COMMAND --help` says. How they end: [exit codes](exit-codes.md). The first seven need no extra; what they
 check is described in [verify](../verify.md).
 
 {chr(10).join(parts)}"""

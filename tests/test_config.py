@@ -99,6 +99,103 @@ def test_derived_ids(source: str, expected: str) -> None:
     assert [model.id for model in load({"model": source}, environ={}).models] == [expected]
 
 
+ENGINES = """
+[[model]]
+id = "org/attached"
+urls = ["http://10.0.0.5:8001/v1", "unix:/run/vllm.sock"]
+dialect = "vllm"
+upstream_model = "served"
+api_key_file = "~/key"
+vision = true
+max_outstanding = 64
+connect_timeout = 2
+first_token_timeout = 10.5
+between_tokens_timeout = 5
+total_timeout = 100
+
+[[model]]
+engine = "llama-server"
+weights = "/models/tiny.gguf"
+projector = "/models/mmproj.gguf"
+arguments = ["--parallel", "4"]
+command = ["/opt/llama-server"]
+start_timeout = 60
+context_length = 4096
+[model.environment]
+GGML_CUDA_FORCE_MMQ = "1"
+
+[[model]]
+urls = ["https://engine.example"]
+upstream_model = "org/named-by-the-engine"
+"""
+
+
+def test_engines_of_their_own(tmp_path: Path) -> None:
+    attached, child, last = from_toml(tmp_path, ENGINES).models
+    assert (attached.id, attached.source, attached.engine) == ("org/attached", None, None)
+    assert attached.urls == ("http://10.0.0.5:8001/v1", "unix:/run/vllm.sock")
+    assert attached.api_key_file == Path.home() / "key"
+    assert (attached.connect_timeout, attached.first_token_timeout, attached.total_timeout) == (2, 10.5, 100)
+    assert (child.id, child.engine, child.weights) == ("tiny", "llama-server", Path("/models/tiny.gguf"))
+    assert (child.command, child.environment) == (("/opt/llama-server",), {"GGML_CUDA_FORCE_MMQ": "1"})
+    assert (last.id, last.dialect, last.vision) == ("org/named-by-the-engine", "auto", None)
+
+
+ATTACHED = "[[model]]\nid = 'm'\nurls = ['unix:/s']\n"
+CHILD = "[[model]]\nengine = 'vllm'\nweights = '/w'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("[[model]]\nslots = 2", 1, "a [[model]] table needs source, urls or engine"),
+        (ATTACHED + "source = 'a'", 3, "urls: source is set as well; a model has one of source, urls and engine"),
+        (CHILD + "source = 'a'", 2, "engine: source is set as well"),
+        (ATTACHED + "engine = 'vllm'", 4, "engine: urls is set as well"),
+        (ATTACHED + "slots = 2", 4, "slots: has a meaning only with source"),
+        (CHILD + "threads = 2", 4, "threads: has a meaning only with source"),
+        (ATTACHED + "projector = 'p'", 4, "projector: has a meaning only with source or engine"),
+        (ATTACHED + "weights = '/w'", 4, "weights: has a meaning only with engine"),
+        (ATTACHED + "arguments = ['x']", 4, "arguments: has a meaning only with engine"),
+        (ATTACHED + "[model.environment]\nA = '1'", 4, "environment: has a meaning only with engine"),
+        (CHILD + "dialect = 'vllm'", 4, "dialect: has a meaning only with urls"),
+        (CHILD + "api_key_file = 'k'", 4, "api_key_file: has a meaning only with urls"),
+        ("[[model]]\nsource = 'a'\nvision = true", 3, "vision: has a meaning only with urls or engine"),
+        ("[[model]]\nsource = 'a'\ntotal_timeout = 1", 3, "total_timeout: has a meaning only with urls or engine"),
+        ("[[model]]\nurls = ['unix:/s']", 1, "a [[model]] table with urls needs id"),
+        ("[[model]]\nurls = ['unix:/s']\nupstream_model = 'no id'", 1, "a [[model]] table with urls needs id"),
+        ("[[model]]\nid = 'm'\nurls = []", 3, "urls: expected at least one"),
+        ("[[model]]\nid = 'm'\nurls = 'unix:/s'", 3, "urls: expected a list of engines"),
+        ("[[model]]\nid = 'm'\nurls = ['unix:/s', 'unix:/s']", 3, "urls: one of them is there twice"),
+        ("[[model]]\nid = 'm'\nurls = ['http://h/v1', 'http://h/v1/']", 3, "urls: one of them is there twice"),
+        ("[[model]]\nid = 'm'\nurls = ['ftp://h']", 3, "urls: an engine's address has an unknown form: expected http"),
+        ("[[model]]\nid = 'm'\nurls = ['unix:s']", 3, "urls: an engine's socket has an unknown form"),
+        ("[[model]]\nid = 'm'\nurls = ['http://u:p@h']", 3, "urls: an engine's address holds a name or password"),
+        ("[[model]]\nengine = 'vllm'", 1, "a [[model]] table with engine needs weights"),
+        ("[[model]]\nengine = 'ollama'\nweights = '/w'", 2, "engine: expected an engine to start: vllm, sglang"),
+        (CHILD + "projector = 'p'", 4, "projector: vllm takes none"),
+        (CHILD + "arguments = ['--api-key=secret']", 4, "arguments: --api-key is not for the settings"),
+        (CHILD + "arguments = ['-x', '--served_model_name', 'x']", 4, "arguments: --served_model_name is not for the"),
+        (CHILD + "arguments = 'x'", 4, "arguments: expected a list of words"),
+        (CHILD + "arguments = [1]", 4, "arguments: expected a list of words"),
+        (CHILD + "[model.environment]\nHF_TOKEN = 'x'", 4, "environment: HF_TOKEN can't be given: variables of an"),
+        (CHILD + "[model.environment]\nCONFIDE_X = 'x'", 4, "environment: CONFIDE_X can't be given"),
+        (CHILD + "[model.environment]\n'a b' = 'x'", 4, "environment: expected a table of variables"),
+        (CHILD + "start_timeout = 0", 4, "start_timeout: expected seconds"),
+        (ATTACHED + "total_timeout = nan", 4, "total_timeout: expected seconds"),
+        (ATTACHED + "max_outstanding = 0", 4, "max_outstanding: expected the most requests"),
+        (ATTACHED + "dialect = 'tgi'", 4, "dialect: expected auto, vllm, sglang"),
+        ("workers = 2\n" + CHILD, 1, "workers: an engine that confide starts needs workers = 1"),
+        (ATTACHED + ATTACHED, 4, "the model id m is taken twice"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, text: str, line: int, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_toml(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path}/confide.toml line {line}: {message}")
+    assert "secret" not in str(caught.value).replace("tell a secret", "")
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [

@@ -22,25 +22,20 @@ import platformdirs
 from msgspec import Meta
 
 from confide.errors import ConfigError
+from confide.modelsettings import ID, Count, ModelSettings, Text, complaint, derived_id
+
+__all__ = ["ModelSettings", "Settings", "is_loopback", "load", "prepare_for_engine"]
 
 FILE_NAME = "confide.toml"
 PREFIX = "CONFIDE_"
 MIB = 1024 * 1024
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _HEADER = re.compile(r"\s*(?P<open>\[\[?)\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _TOML_POSITION = re.compile(r"\s*\(at (line (?P<line>\d+), column \d+|end of document)\)$")
 _SHOWN = 80
 
-_Text = Annotated[str, Meta(min_length=1)]
 _Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 _Https = Annotated[str, Meta(pattern=r"^https://[^/\s]+(/\S*)?\Z")]
-_PublicId = Annotated[str, Meta(pattern=rf"^{_ID.pattern}$")]
-_Decimal = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?$")]
-_Priced = Annotated[str, Meta(pattern=r"^(prompt|completion)$")]
-_Tokens = Annotated[int, Meta(ge=256, le=2**24)]
-_Threads = Annotated[int, Meta(ge=1, le=1024)]
-_Count = Annotated[int, Meta(ge=1, le=64, description="an integer from 1 to 64")]
 _Bytes = Annotated[int, Meta(ge=1024, le=2**40, description="a number of bytes from 1024 to 2^40")]
 _Domain = Annotated[
     str, Meta(pattern=r"^(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
@@ -49,30 +44,12 @@ _Folder = Annotated[Path, Meta(description="the path of a folder")]
 _Switch = Annotated[bool, Meta(description="true or false")]
 
 
-class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One ``[[model]]`` table. After :func:`load`, ``id`` is always set."""
-
-    source: Annotated[_Text, Meta(description="a catalogue name, a GGUF file, a folder, or hf:owner/name/file.gguf")]
-    id: Annotated[_PublicId | None, Meta(description="a public id of 1 to 128 of A-Z a-z 0-9 . _ : / @ -")] = None
-    projector: Annotated[_Text | None, Meta(description="the path of an mmproj GGUF file")] = None
-    context_length: Annotated[_Tokens | None, Meta(description="a number of tokens from 256 to 2^24")] = None
-    slots: _Count = 4
-    threads: Annotated[_Threads | None, Meta(description="an integer from 1 to 1024")] = None
-    name: Annotated[str | None, Meta(description="a string")] = None
-    description: Annotated[str | None, Meta(description="a string")] = None
-    pricing: Annotated[
-        dict[_Priced, _Decimal] | None,
-        Meta(description='a table of prompt and completion, USD per token, as strings like "0.0000004"'),
-    ] = None
-    aliases: Annotated[tuple[_PublicId, ...], Meta(description="a list of public ids")] = ()
-
-
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that can be set. An empty ``models`` means: one model, the default of the catalogue."""
 
-    host: Annotated[_Text, Meta(description="a host name or an IP address")] = "127.0.0.1"
+    host: Annotated[Text, Meta(description="a host name or an IP address")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="an integer from 0 to 65535 (0: any free port)")] = 8000
-    workers: _Count = 1
+    workers: Count = 1
     data_dir: _Folder = msgspec.field(default_factory=lambda: platformdirs.user_data_path("confide"))
     cache_dir: _Folder = msgspec.field(default_factory=lambda: platformdirs.user_cache_path("confide"))
     auth: _Switch = True
@@ -117,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tls_acme: Annotated[
         _Https | None, Meta(description="the https URL of an ACME directory; to set it is to agree to its terms")
     ] = None
-    tls_acme_contact: Annotated[_Text | None, Meta(description="a mail address for the ACME authority")] = None
+    tls_acme_contact: Annotated[Text | None, Meta(description="a mail address for the ACME authority")] = None
     tls_acme_port: Annotated[int, Meta(ge=1, le=65535, description="the port that HTTP-01 reaches, 1 to 65535")] = 80
     manifest: Annotated[Path | None, Meta(description="a manifest file that what is served must match")] = None
     models: tuple[ModelSettings, ...] = ()
@@ -188,6 +165,8 @@ def load(
     if not settings.auth and not is_loopback(settings.host):
         raise ConfigError(f"{given['auth'].where}: keys can be off only on a loopback address, not on {settings.host}")
     _check_tls(settings, given)
+    if settings.workers > 1 and any(model.engine for model in settings.models):
+        raise ConfigError(f"{given['workers'].where}: an engine that confide starts needs workers = 1")
     return settings
 
 
@@ -313,8 +292,8 @@ def _models(flags: Mapping[str, object], environ: Mapping[str, str], file: _Toml
 def _named_source(written: str, where: str) -> ModelSettings:
     """``SOURCE`` or ``ID=SOURCE``; a path that starts with ``./`` or ``/`` may hold ``=``."""
     head, equals, tail = written.partition("=")
-    fields = {"source": tail, "id": head} if equals and _ID.fullmatch(head) else {"source": written}
-    return _model({name: _Given(value, where) for name, value in fields.items()})
+    fields = {"source": tail, "id": head} if equals and ID.fullmatch(head) else {"source": written}
+    return _model({name: _Given(value, where) for name, value in fields.items()}, where)
 
 
 def _model_tables(file: _TomlFile) -> Iterator[tuple[ModelSettings, str]]:
@@ -326,23 +305,18 @@ def _model_tables(file: _TomlFile) -> Iterator[tuple[ModelSettings, str]]:
         for key in table:
             if key not in hints:
                 raise _unknown(file.where(key, index), key, hints)
-        if "source" not in table:
-            raise ConfigError(f"{file.table_where(index)}: a [[model]] table needs source")
         given = {key: _Given(value, file.where(key, index)) for key, value in table.items()}
-        yield _model(given), file.table_where(index)
+        yield _model(given, file.table_where(index)), file.table_where(index)
 
 
-def _model(given: Mapping[str, _Given]) -> ModelSettings:
+def _model(given: Mapping[str, _Given], where: str) -> ModelSettings:
     hints = _hints(ModelSettings)
     values = {name: _convert(hints[name], value) for name, value in given.items()}
-    values["id"] = values.get("id") or _derived_id(str(values["source"]))
-    return msgspec.convert(values, ModelSettings)
-
-
-def _derived_id(source: str) -> str:
-    """The catalogue name as it is; the last part of a path without ``.gguf``."""
-    last = source.removeprefix("hf:").rstrip("/").rpartition("/")[2].removesuffix(".gguf")
-    return re.sub(r"[^A-Za-z0-9._:@-]", "-", last).lstrip("._:@-")[:128] or "model"
+    if wrong := complaint(given.keys(), values):
+        key, what = wrong
+        raise ConfigError(f"{where if key is None else given[key].where}: {what}")
+    values["id"] = values.get("id") or derived_id(values)
+    return msgspec.convert(values, ModelSettings, dec_hook=_as_path)
 
 
 def _refuse_doubles(found: Iterable[tuple[ModelSettings, str]]) -> None:

@@ -7,10 +7,10 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -84,6 +84,28 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run on the event loop that uvicorn would choose; one that was ended before it served simply returns."""
+    factory = uvicorn.Config("", log_config=None).get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner, suppress(asyncio.CancelledError):
+        runner.run(main)
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Cancel the running task on SIGTERM, as on SIGINT, so that what it has started is closed; for before uvicorn."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 def bind(host: str, port: int) -> socket.socket:

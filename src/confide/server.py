@@ -9,14 +9,14 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-from confide import config, logs
+from confide import config, logs, serving_models
 from confide.api.app import ApiParts, build
 from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
@@ -26,24 +26,19 @@ from confide.api.images import ImagePolicy
 from confide.api.proof import Prover
 from confide.api.vision import ImageRules
 from confide.attest.choose import Places, Sources, choose
-from confide.config import ModelSettings, Settings
-from confide.engine import manifest as engine_manifest
-from confide.engine.embedded import EmbeddedEngine, EmbeddedModel
-from confide.engine.pull import LocalModel
+from confide.config import Settings
 from confide.errors import ConfideError, ConfigError
 from confide.identity.custodian import Custodian
 from confide.identity.identity import Terms
 from confide.identity.roles import EphemeralKeys
-from confide.listening import Server, Stages, base_url, bind
-from confide.route.models import FREE, ModelTable, ServedModel
+from confide.listening import Server, Stages, base_url, bind, ending_on_signals, run_loop
+from confide.route.models import ModelTable, ServedModel
+from confide.serving_models import Models, Prepared, Secrets
 from confide.store.keys import KeyRing, KeyStore
 from confide.store.receipts import ReceiptStore, ReceiptWriter
 from confide.tls import ServerTls, server_context
 from confide.wire.aci import SourceProvenance, manifest_subject
-from confide.wire.manifest import Manifest
 from confide.workers import run_workers
-
-Models = Sequence[tuple[ModelSettings, LocalModel]]
 
 log = logging.getLogger("confide.server")
 
@@ -64,7 +59,7 @@ def run(settings: Settings, models: Models, *, on_ready: Callable[[str], None]) 
 
     Raises:
         OperatorError: there is no TEE as the settings ask for, the address can't be bound, a model can't be loaded or
-            isn't the one of the manifest, the store can't be opened.
+            isn't the one of the manifest, an engine can't be reached or started, the store can't be opened.
     """
     config.prepare_for_engine()
     listener = bind(settings.host, settings.port)
@@ -104,9 +99,25 @@ def serve(
     logs.setup(settings.log_level)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold prompts and keys
     sources = choose(settings.tee, Places(settings.data_dir))
-    manifest = describe(settings, models)
+    prepared = serving_models.prepared(settings, models)  # outside of the loop: whole files are read
+    run_loop(_serve(settings, prepared, keys, sources, listener, ready))
+
+
+async def _serve(
+    settings: Settings,
+    models: Sequence[Prepared],
+    keys: EphemeralKeys,
+    sources: Sources,
+    listener: socket.socket,
+    ready: Callable[[], object],
+) -> None:
+    """Engines first, since they know their versions; then the manifest, which all keys are bound to; then the rest."""
     path = settings.data_dir / "confide.db"
-    with ExitStack() as closing:
+    async with AsyncExitStack() as closing:
+        secrets = await _secrets(keys)
+        with ending_on_signals():
+            opened = await serving_models.opened(models, secrets, closing)
+        manifest = serving_models.manifest_of(settings, opened)
         store = closing.enter_context(KeyStore(path))
         receipts = closing.enter_context(ReceiptStore(path))
         writer = ReceiptWriter(path)
@@ -115,7 +126,7 @@ def serve(
         context = server_context() if settings.tls else None
         custodian = Custodian(sources.keys or keys, terms, writer, clock=time.time, period=settings.key_period)
         hardware = sources.evidence.describe().hardware
-        served = [_load(settings, model, local, is_tee=hardware) for model, local in models]
+        served = [model.served(is_tee=hardware) for model in opened]
         prover = Prover(
             custodian, writer, manifest=manifest.digest(), clock=time.time, model_in_text=settings.signature_model
         )
@@ -136,7 +147,13 @@ def serve(
         )
         house = _House(settings, custodian, writer, sources, served, images, context)
         stages = Stages(start=house.start, ready=ready, end_answers=house.end_answers, close=house.close)
-        Server(app, stages, context).run(sockets=[listener])
+        await Server(app, stages, context).serve(sockets=[listener])
+
+
+async def _secrets(keys: EphemeralKeys) -> Secrets:
+    """For what tenants share in engines. Not from the platform's keys: each of those is told in all evidence."""
+    salts, affinity = [await keys.key(f"confide/{use}", use) for use in ("prefix-cache", "affinity")]
+    return Secrets(salts.secret, affinity.secret)
 
 
 class _House:
@@ -219,52 +236,6 @@ async def _repeat(what: str, chore: Callable[[], object], seconds: float) -> Non
 def _reason(error: Exception) -> str:
     """What may be told: our own exceptions hold no content."""
     return str(error) if isinstance(error, ConfideError) else ""
-
-
-def describe(settings: Settings, models: Models) -> Manifest:
-    """The manifest of what is served; checked against the one that the settings name.
-
-    Raises:
-        OperatorError: a file isn't the one of that manifest.
-    """
-    built = engine_manifest.build(
-        engine_manifest.describe(
-            local,
-            id=model.id or local.id,
-            source=model.source,
-            aliases=model.aliases,
-            arguments=_embedded(settings, model, local),
-        )
-        for model, local in models
-    )
-    if settings.manifest is not None:
-        engine_manifest.check(settings.manifest, built)
-    return built
-
-
-def _embedded(settings: Settings, model: ModelSettings, local: LocalModel) -> EmbeddedModel:
-    return EmbeddedModel(
-        path=local.path,
-        projector=local.projector,
-        slots=model.slots,
-        context_length=model.context_length,
-        threads=model.threads,
-        max_queue=settings.max_queue,
-        queue_timeout=settings.queue_timeout,
-        created=int(time.time()),
-    )
-
-
-def _load(settings: Settings, model: ModelSettings, local: LocalModel, *, is_tee: bool) -> ServedModel:
-    return ServedModel(
-        id=model.id or local.id,
-        engine=EmbeddedEngine(_embedded(settings, model, local)),
-        name=model.name or local.name,
-        description=model.description or local.description or "",
-        aliases=model.aliases,
-        pricing=FREE | (model.pricing or {}),
-        is_tee=is_tee,
-    )
 
 
 def provenance(settings: Settings) -> SourceProvenance:

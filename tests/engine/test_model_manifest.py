@@ -376,7 +376,7 @@ NOT_GIVEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.touch(), "invalid manifest: not JSON"),
     "something else": (lambda path: path.write_text("[]"), "invalid manifest: "),
     "of another version": (
-        lambda path: path.write_text('{"manifest_version": "confide-manifest/2", "models": []}'),
+        lambda path: path.write_text('{"manifest_version": "confide-manifest/3", "models": []}'),
         "manifest_version",
     ),
 }

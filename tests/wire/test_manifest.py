@@ -15,7 +15,15 @@ from msgspec.structs import replace
 
 from confide.wire import aci
 from confide.wire.documents import Json
-from confide.wire.manifest import InvalidManifest, Manifest, ModelEntry, build, parse_manifest
+from confide.wire.manifest import (
+    NOT_MEASURED,
+    InvalidManifest,
+    Manifest,
+    ModelEntry,
+    RemoteEntry,
+    build,
+    parse_manifest,
+)
 
 HEX = "0123456789abcdef" * 4
 WEIGHTS = {"name": "tiny.gguf", "role": "weights", "sha256": HEX, "size": 98_362_432}
@@ -43,6 +51,45 @@ def model(id: str = "tiny", **members: Any) -> Json:
     }
 
 
+TOKENIZER = {"name": "sub/tokenizer.json", "role": "weights", "sha256": HEX, "size": 5}
+SHARD = {"name": "model.safetensors", "role": "weights", "sha256": HEX, "size": 9}
+TEMPLATE = {"name": "chat.jinja", "role": "argument", "sha256": HEX, "size": 1}
+
+
+def child(id: str = "big", **members: Any) -> Json:
+    return {
+        **model(id),
+        "runs": "child",
+        "files": [SHARD, TOKENIZER, PROJECTOR, TEMPLATE],
+        "engine": {
+            "name": "vllm",
+            "version": "0.32.0",
+            "arguments": ["--chat-template", "/srv/chat.jinja", ""],
+            "environment": {"VLLM_X": "1"},
+        },
+        "reached": ["unix"],
+        "source": "file",
+        **members,
+    }
+
+
+def attached(id: str = "far", **members: Any) -> Json:
+    return {
+        **child(id),
+        "runs": "attached",
+        "files": [],
+        **dict.fromkeys(("tokenizer", "chat_template", "architecture", "quantisation", "context_length", "licence")),
+        "engine": {"name": "vllm", "version": "0.32.0", "arguments": [], "environment": {}},
+        "reached": ["http", "unix"],
+        "source": NOT_MEASURED,
+        **members,
+    }
+
+
+def second(*models: Json, **members: Any) -> Json:
+    return {"manifest_version": "confide-manifest/2", "models": list(models or [child()]), **members}
+
+
 def document(*models: Json, **members: Any) -> Json:
     return {"manifest_version": "confide-manifest/1", "models": list(models or [model()]), **members}
 
@@ -61,6 +108,15 @@ ACCEPTED: dict[str, Json] = {
     "what isn't known": document(model(chat_template=None, context_length=None, licence=None)),
     "no file type": document(model(quantisation={"file_type": None, "tensors": {}})),
     "no arguments": document(model(engine={"name": "e", "version": "1", "arguments": {}})),
+    "a child": second(),
+    "an attached engine": second(attached()),
+    "all kinds": second(child("a"), attached("b", aliases=["x"]), model("c")),
+    "a child of which nothing is read": second(
+        child(**dict.fromkeys(("tokenizer", "chat_template", "architecture", "quantisation", "context_length")))
+    ),
+    "a child with one file": second(child(files=[SHARD])),
+    "a file in folders": second(child(files=[{**SHARD, "name": "a/b/c d"}])),
+    "engines everywhere": second(attached(reached=["http", "https", "loopback", "unix"])),
     "a name in another script": document(model(files=[{**WEIGHTS, "name": "模型 1.gguf"}])),
 }
 
@@ -133,7 +189,8 @@ def of_model(value: Any, *path: str | int) -> Change:
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "another version": (put("confide-manifest/2", "manifest_version"), "manifest_version"),
+    "another version": (put("confide-manifest/3", "manifest_version"), "manifest_version"),
+    "a later version than needed": (put("confide-manifest/2", "manifest_version"), "a model with an engine of its own"),
     "no version": (without("manifest_version"), "manifest_version"),
     "no models": (without("models"), "models"),
     "an empty list of models": (put([], "models"), "lists no model"),
@@ -189,6 +246,80 @@ REFUSED: dict[str, tuple[Change, str]] = {
 }
 
 
+REFUSED_CHILDREN: dict[str, tuple[Change, str]] = {
+    "an earlier version than needed": (put("confide-manifest/1", "manifest_version"), "models[0]"),
+    "no models": (put([], "models"), "lists no model"),
+    "a model that is a text": (put(["x"], "models"), "models"),
+    "a member of nobody's": (put(1, "note"), "unknown field `note`"),
+    "a member of nobody's in a model": (of_model(1, "note"), "unknown field `note`"),
+    "a member of nobody's in the engine": (of_model(1, "engine", "note"), "unknown field `note`"),
+    "another way to run": (of_model("embedded", "runs"), "runs"),
+    "no way to run": (of_model(None, "runs"), "runs"),
+    **{
+        f"without {member}": (without("models", 0, member), "" if member == "runs" else f"`{member}`")
+        for member in child()
+    },
+    "an attached engine that lists files": (of_model("attached", "runs"), "nothing was measured"),
+    "no files": (of_model([], "files"), "aren't weights"),
+    "files not in order": (of_model([TOKENIZER, SHARD], "files"), "aren't weights"),
+    "roles not in order": (of_model([SHARD, TEMPLATE, PROJECTOR], "files"), "aren't weights"),
+    "no weights": (of_model([PROJECTOR], "files"), "aren't weights"),
+    "two projectors": (of_model([SHARD, PROJECTOR, {**PROJECTOR, "name": "x"}], "files"), "aren't weights"),
+    "a file twice": (of_model([SHARD, SHARD], "files"), "lists a file twice"),
+    "a path from the root": (of_model("/etc/passwd", "files", 0, "name"), "name"),
+    "a path that ends in nothing": (of_model("a/", "files", 0, "name"), "name"),
+    "an empty folder's name": (of_model("a//b", "files", 0, "name"), "name"),
+    "a way out": (of_model("../model", "files", 0, "name"), "a file without a name"),
+    "a way back": (of_model("a/../model", "files", 0, "name"), "a file without a name"),
+    "a file of another role": (of_model("tokenizer", "files", 0, "role"), "role"),
+    "arguments by name": (of_model({"slots": 4}, "engine", "arguments"), "arguments"),
+    "an argument that is a number": (of_model([4], "engine", "arguments"), "arguments"),
+    "a variable that is a number": (of_model({"A": 1}, "engine", "environment"), "environment"),
+    "no way to the engine": (of_model([], "reached"), "aren't each told once"),
+    "a way twice": (of_model(["unix", "unix"], "reached"), "aren't each told once"),
+    "ways not in order": (of_model(["unix", "http"], "reached"), "aren't each told once"),
+    "a way that isn't known": (of_model(["carrier pigeon"], "reached"), "reached"),
+    "a lone surrogate": (of_model(["\ud800"], "engine", "arguments"), "lone surrogate"),
+    "an alias of its own": (of_model(["big"], "aliases"), "two models are called 'big'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_CHILDREN)
+def test_refused_in_the_second_version(name: str) -> None:
+    change, reason = REFUSED_CHILDREN[name]
+    value = deepcopy(second())
+    change(value)
+    with pytest.raises(InvalidManifest) as caught:
+        parsed(value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("files", [SHARD]),
+        ("tokenizer", f"sha256:{HEX}"),
+        ("chat_template", f"sha256:{HEX}"),
+        ("architecture", "llama"),
+        ("quantisation", {"file_type": None, "tensors": {}}),
+        ("context_length", 1),
+        ("licence", "mit"),
+        ("source", "file"),
+    ],
+)
+def test_nothing_is_said_of_an_attached_engine_that_nobody_saw(member: str, value: Any) -> None:
+    with pytest.raises(InvalidManifest, match="of an attached engine"):
+        parsed(second(attached(**{member: value})))
+
+
+def test_a_version_is_not_anybodys_choice() -> None:
+    embedded, started = parsed(document()).models[0], parsed(second()).models[0]
+    assert isinstance(started, RemoteEntry)
+    assert build([embedded]).manifest_version == "confide-manifest/1"
+    assert build([started, embedded]).manifest_version == "confide-manifest/2"
+    assert json.loads(build([started, embedded]).document())["models"][1] == model()
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str) -> None:
     change, reason = REFUSED[name]
@@ -220,15 +351,16 @@ def test_what_is_no_document(data: bytes) -> None:
 
 
 def test_more_is_refused_than_accepted() -> None:
-    assert len(REFUSED) > 5 * len(ACCEPTED)
+    assert len(REFUSED) + len(REFUSED_CHILDREN) > 5 * len(ACCEPTED)
 
 
 WHOLE = parsed(document()).document()
+ENGINES = parsed(second(child("a"), attached("b"), model("c"))).document()
 
 
-@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 9), st.binary(max_size=9))
-def test_no_damage_raises_anything_else(at: int, gone: int, new: bytes) -> None:
-    damaged = WHOLE[:at] + new + WHOLE[at + gone :]
+@given(st.sampled_from([WHOLE, ENGINES]), st.integers(0, len(ENGINES) - 1), st.integers(0, 9), st.binary(max_size=9))
+def test_no_damage_raises_anything_else(whole: bytes, at: int, gone: int, new: bytes) -> None:
+    damaged = whole[:at] + new + whole[at + gone :]
     try:
         manifest = parse_manifest(damaged)
     except InvalidManifest:

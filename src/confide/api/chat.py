@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from confide.api.answer import Answer
 from confide.api.auth import Doorman
 from confide.api.body import ClientLeft, read_body
-from confide.api.proof import Prover
+from confide.api.proof import Prover, Record
 from confide.api.respond import internal_error, send_error, store_down
 from confide.api.vision import ImageRules, load_images
 from confide.engine.base import ChatCall, Reply
@@ -76,7 +76,7 @@ class ChatEndpoint:
         name = request.model if request.model in self._models else None
         record = self._prover.begin(received, owner=caller.owner, endpoint=PATH, model=name)
         answer = Answer(send, record, sealer, keep_alive=self._limits.keep_alive)
-        await self._recorded(scope, receive, answer, ChatIn(caller.tenant, plain, request))
+        await self._recorded(scope, receive, answer, ChatIn(caller.tenant, plain, request, record))
 
     async def _recorded(self, scope: Scope, receive: Receive, answer: Answer, asked: ChatIn) -> None:
         """From here on, whatever happens ends in a receipt."""
@@ -112,6 +112,7 @@ class ChatEndpoint:
         # Waits until the engine has accepted, so that a refusal is a status and not a broken stream.
         async with aclosing(await model.engine.chat(call)) as reply:
             answer.chat_id = call.id
+            note_forwarding(reply, asked.record)
             if asked.request.stream and scope["http_version"] != "1.0":
                 await _stream(reply, answer)
             else:
@@ -125,6 +126,7 @@ class ChatIn:
     tenant: str
     body: bytes = field(repr=False)
     request: ChatRequest = field(repr=False)
+    record: Record = field(repr=False)
 
 
 # Steps ---------------------------------------------------------------------------------------------------------------
@@ -160,6 +162,16 @@ def refuse_content(request: ChatRequest, *, sees: bool) -> None:
                     param=f"messages[{index}].content[{position}].type",
                     code="unsupported_value",
                 )
+
+
+def note_forwarding(reply: Reply, record: Record) -> None:
+    """Have the receipt say which bytes an engine in another process was sent: those that inference used.
+
+    Such a reply has a member ``forwarded``, the digest of them, which the code that sends them makes.
+    """
+    digest: str | None = getattr(reply, "forwarded", None)
+    if digest is not None:
+        record.forwarded(digest)
 
 
 async def _stream(reply: Reply, answer: Answer) -> None:

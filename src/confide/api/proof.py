@@ -28,6 +28,7 @@ from confide.wire.receipt import (
     Event,
     Facts,
     ModelManifest,
+    RequestForwarded,
     RequestReceived,
     ResponseAborted,
     ResponseReturned,
@@ -154,6 +155,17 @@ class Record:
     def committed(self) -> bool:
         """Whether the receipt is stored: after that nothing more may be written."""
         return self._committed
+
+    def forwarded(self, digest: str) -> None:
+        """Take the digest of the bytes that an engine in another process was sent. It isn't called for the others.
+
+        Args:
+            digest: ``sha256:`` and hex.
+        """
+        if self._committed:
+            raise RuntimeError("an event after the receipt")
+        events = (*self._facts.events, RequestForwarded(body_hash=digest))
+        self._facts = structs.replace(self._facts, events=events)
 
     def add(self, data: bytes) -> bytes:
         """Hash bytes that are about to be written; gives them back."""

@@ -51,6 +51,7 @@ COMMANDS: Final = (
     Command("sessions", "sessions", _CLIENT, "Check an aggregator, and the sessions that it has with its upstreams."),
     Command("chat", "chat", _CLIENT, "Talk to a service that is checked first; each answer's receipt is checked too."),
     Command("proxy", "proxy", _CLIENT, "A local OpenAI endpoint in front of a service, which is checked first."),
+    Command("probe", "probe", _CLIENT, "Measure what no evidence can state: whether tenants share a prompt cache."),
     Command("serve", "serve", _SERVER, "Serve chat completions on an OpenAI-compatible API."),
     Command(
         "pull",

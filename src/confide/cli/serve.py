@@ -34,6 +34,9 @@ DEVELOPMENT = (
 NEEDED = ("starlette", "uvicorn", "httptools", "jsonschema", "llguidance", "PIL", "xllamacpp")
 """Modules of the extras ``server`` and ``local``."""
 
+NEEDED_WITHOUT_FILES = tuple(name for name in NEEDED if name != "xllamacpp")
+"""Modules of the extra ``server``: enough where every model has an engine of its own."""
+
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
@@ -75,12 +78,16 @@ def serve(
         "cache_dir": cache_dir,
     }
     settings = config.load(flags, config_file=config_file)
-    need_extras()
+    chosen = chosen_models(settings)
+    need_extras(NEEDED if any(entry.source for entry in chosen) else NEEDED_WITHOUT_FILES)
     from confide.server import preflight, run
 
     preflight(settings)
-    models = [(entry, local_model(entry, settings.cache_dir)) for entry in chosen_models(settings)]
-    ready = announcer(settings, models[0][0].id or models[0][1].id, print_curl=print_curl)
+    models = [(entry, local_model(entry, settings.cache_dir)) for entry in chosen]
+    for entry in chosen:
+        if entry.engine is not None:
+            console.note(f"Starting {entry.engine} for {entry.id}; that can take minutes")
+    ready = announcer(settings, chosen[0].id or "", print_curl=print_curl)
 
     raise typer.Exit(run(settings, models, on_ready=ready))
 
@@ -101,8 +108,10 @@ def chosen_models(settings: Settings) -> tuple[ModelSettings, ...]:
     return settings.models or (ModelSettings(source=catalogue.DEFAULT, id=catalogue.DEFAULT),)
 
 
-def local_model(entry: ModelSettings, cache_dir: Path) -> LocalModel:
-    """Fetch and check a model, and the projector that its settings name."""
+def local_model(entry: ModelSettings, cache_dir: Path) -> LocalModel | None:
+    """Fetch and check a model, and the projector that its settings name; nothing where it has an engine of its own."""
+    if entry.source is None:
+        return None
     found = pull(entry.source, cache_dir, console.Downloads())
     if entry.projector is None:
         return found

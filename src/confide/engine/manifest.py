@@ -29,6 +29,7 @@ from confide.wire.documents import plain
 from confide.wire.manifest import (
     Argument,
     Engine,
+    Entry,
     InvalidManifest,
     Manifest,
     ModelEntry,
@@ -44,6 +45,8 @@ FILE: Final = "file"
 _LIBRARY: Final = "xllamacpp"
 _UNTOLD_CONTEXT: Final = 8192
 _FIRST_PART: Final = re.compile(r"(?P<stem>.+)-00001-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL)
+EMBEDDED: Final = "embedded"
+_ANYTHING: Final = re.compile("")
 _OF_FILES: Final = re.compile(r"(file|files|tokenizer|chat_template|architecture|quantisation|context_length)\b")
 
 
@@ -67,15 +70,15 @@ def describe(
         ModelFileError: a file can't be read, or isn't one that can be described.
     """
     first = gguf.contents(arguments.path)
-    parts = _parts(arguments.path, first.parts)
+    parts = gguf_parts(arguments.path, first.parts)
     projectors = [] if arguments.projector is None else [arguments.projector]
     return ModelEntry(
         id=id,
         files=(*(_file(path, "weights") for path in parts), *(_file(path, "projector") for path in projectors)),
-        tokenizer=_digest(first.tokenizer),
-        chat_template=None if first.chat_template is None else _digest(first.chat_template),
+        tokenizer=prefixed(first.tokenizer),
+        chat_template=None if first.chat_template is None else prefixed(first.chat_template),
         architecture=first.info.architecture,
-        quantisation=_quantisation(first, parts[1:]),
+        quantisation=gguf_quantisation(first, parts[1:]),
         context_length=first.info.context_length,
         engine=Engine(name=ENGINE, version=_version(), arguments=_arguments(arguments, first.info.context_length)),
         source=_public(source),
@@ -84,7 +87,7 @@ def describe(
     )
 
 
-def build(models: Iterable[ModelEntry]) -> Manifest:
+def build(models: Iterable[Entry]) -> Manifest:
     """The manifest of everything that is served.
 
     Raises:
@@ -102,8 +105,12 @@ def _file(path: Path, role: Literal["weights", "projector"]) -> ModelFile:
         return ModelFile(name=path.name, role=role, sha256=digest, size=stream.tell())
 
 
-def _parts(path: Path, count: int) -> list[Path]:
-    """The files of a model: llama.cpp finds the others of a split model by the name of its first."""
+def gguf_parts(path: Path, count: int) -> list[Path]:
+    """The files of a model: llama.cpp finds the others of a split model by the name of its first.
+
+    Raises:
+        ModelFileError: the file isn't named as the first of so many.
+    """
     if count == 1:
         return [path]
     match = _FIRST_PART.fullmatch(path.name)
@@ -114,7 +121,8 @@ def _parts(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
 
-def _quantisation(first: GgufContents, others: Iterable[Path]) -> Quantisation:
+def gguf_quantisation(first: GgufContents, others: Iterable[Path]) -> Quantisation:
+    """How the tensors of all parts are stored."""
     tensors: Counter[str] = Counter()
     for counts in (first.tensors, *(gguf.contents(path).tensors for path in others)):
         for number, count in counts.items():
@@ -154,7 +162,8 @@ def _public(source: str) -> str:
             return FILE
 
 
-def _digest(hexed: str) -> str:
+def prefixed(hexed: str) -> str:
+    """A SHA-256 in hex, as documents write digests."""
     return f"sha256:{hexed}"
 
 
@@ -168,11 +177,7 @@ def check(path: Path, built: Manifest) -> None:
         ModelFileError: a model's files are others.
         ConfigError: the file can't be read or holds no manifest; other models, another engine or other arguments.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as failed:
-        raise ConfigError(f"{path}: can't be read: {failed.strerror or failed}") from None
-    check_bytes(data, built, where=str(path))
+    check_bytes(_bytes_of(path), built, where=str(path))
 
 
 def check_bytes(given: bytes, built: Manifest, *, where: str = "the manifest") -> None:
@@ -181,13 +186,44 @@ def check_bytes(given: bytes, built: Manifest, *, where: str = "the manifest") -
     Raises:
         ModelFileError, ConfigError: the first difference, by model and member, with both values.
     """
-    try:
-        expected = parse_manifest(given)
-    except InvalidManifest as error:
-        raise ConfigError(f"{where}: {error}") from None
+    expected = _parsed(given, where)
     _check_ids(expected, built, where)
     for want, got in zip(expected.models, built.models, strict=True):
-        for member, wanted, found in _model_differences(want, got):
+        _check_entry(want, got, where)
+
+
+def check_files(path: Path, entry: Entry) -> None:
+    """Refuse the files of one model before an engine reads them; the rest of its entry may not be known yet.
+
+    Raises:
+        ModelFileError: its files are others than the manifest in a file lists.
+        ConfigError: the file can't be read or holds no manifest, or doesn't list the model.
+    """
+    expected = _parsed(_bytes_of(path), str(path))
+    want = next((model for model in expected.models if model.id == entry.id), None)
+    if want is None:
+        others = ", ".join(model.id for model in expected.models)
+        raise ConfigError(f"{path}: model {entry.id}: served, but not expected; expected {others}")
+    _check_entry(want, entry, str(path), only=_OF_FILES)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as failed:
+        raise ConfigError(f"{path}: can't be read: {failed.strerror or failed}") from None
+
+
+def _parsed(given: bytes, where: str) -> Manifest:
+    try:
+        return parse_manifest(given)
+    except InvalidManifest as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_entry(want: Entry, got: Entry, where: str, only: re.Pattern[str] = _ANYTHING) -> None:
+    for member, wanted, found in _model_differences(want, got):
+        if only.match(member):
             refusal = ModelFileError if _OF_FILES.match(member) else ConfigError
             raise refusal(f"{where}: model {want.id}: {member}: expected {_shown(wanted)}, got {_shown(found)}")
 
@@ -205,11 +241,13 @@ def _check_ids(expected: Manifest, built: Manifest, where: str) -> None:
 Difference = tuple[str, Any, Any]
 
 
-def _model_differences(want: ModelEntry, got: ModelEntry) -> Iterator[Difference]:
+def _model_differences(want: Entry, got: Entry) -> Iterator[Difference]:
     wanted, found = plain(want), plain(got)
+    runs = [each.pop("runs", EMBEDDED) for each in (wanted, found)]
+    yield from _differences("runs", *runs)
     yield from _file_differences(wanted.pop("files"), found.pop("files"))
-    for member in wanted:
-        yield from _differences(member, wanted[member], found[member])
+    for member in {**wanted, **found}:
+        yield from _differences(member, wanted.get(member), found.get(member))
 
 
 def _file_differences(want: list[dict[str, Any]], got: list[dict[str, Any]]) -> Iterator[Difference]:
