@@ -328,6 +328,11 @@ def _refuse_doubles(found: Iterable[tuple[ModelSettings, str]]) -> None:
             seen.add(name)
 
 
+def inherited() -> dict[str, str]:
+    """The variables of this process, for whoever starts another one and chooses among them."""
+    return dict(os.environ)
+
+
 def prepare_for_engine() -> None:
     """Set what the engine's libraries read when they load; must run before they do. An operator's own choice stands.
 

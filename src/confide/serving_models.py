@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+from confide import config
 from confide.config import ModelSettings, Settings
 from confide.engine import files
 from confide.engine import manifest as engine_manifest
@@ -325,6 +326,7 @@ def child_program(model: ModelSettings) -> ChildProgram:
         command=model.command,
         arguments=model.arguments,
         environment=model.environment or {},
+        inherited=config.inherited(),
         start_seconds=model.start_timeout,
     )
     if model.engine == "llama-server" and program.weights.is_dir():

@@ -29,7 +29,7 @@ from confide.cli.reach import now, open_service, reach, shown
 from confide.client.service import VerifiedService
 from confide.verify import session as checks
 from confide.verify.context import Context
-from confide.verify.fetch.base import Refused, Unreachable
+from confide.verify.fetch.base import Refused, get
 from confide.verify.policy import Policy as Accepted
 from confide.verify.roots import Roots
 from confide.verify.session import verify_session
@@ -105,18 +105,7 @@ def _checked(service: VerifiedService, policy: Accepted, model: str | None) -> l
 
 
 def _get(client: httpx.Client, path: str) -> bytes:
-    try:
-        with client.stream("GET", path) as response:
-            if response.status_code != 200:
-                raise Refused(f"{client.base_url.host} answered {response.status_code} to GET {path.partition('?')[0]}")
-            body = bytearray()
-            for data in response.iter_raw():
-                body += data
-                if len(body) > checks.MOST_BYTES:
-                    raise Refused(f"{client.base_url.host} sent more than {checks.MOST_BYTES} bytes")
-            return bytes(body)
-    except httpx.HTTPError as failed:
-        raise Unreachable(f"{client.base_url.host} can't be reached: {failed or type(failed).__name__}") from failed
+    return get(client, f"{str(client.base_url).rstrip('/')}{path}", most=checks.MOST_BYTES).body
 
 
 def _listed(body: bytes) -> list[str]:

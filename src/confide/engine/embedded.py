@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -121,11 +121,10 @@ class EmbeddedEngine:
         planned = await asyncio.to_thread(_plan, call.request) if _is_constrained(call.request) else plan(call.request)
         self._check_length(planned)
         choices = [self._choice(call, planned, index) for index in range(call.request.n or 1)]
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(choices[0].aclose)
             await choices[0].start()
-        except BaseException:
-            await choices[0].aclose()
-            raise
+            undo.pop_all()
         return EmbeddedReply(call, self._info, choices)
 
     def _check_bias(self, request: ChatRequest) -> None:

@@ -45,6 +45,7 @@ class World:
             command=(sys.executable, str(FAKE), *serve),
             arguments=("--notes", str(self.notes), *arguments),
             start_seconds=PATIENCE,
+            inherited=os.environ,
         )
         return replace(made, **members)
 

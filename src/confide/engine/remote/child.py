@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,7 @@ class ChildProgram:
     """What to start. ``engine`` is a name of :data:`~confide.engine.remote.launch.LAUNCHES`.
 
     ``name`` is what the engine shall call its model; ``command`` stands for the engine's own one, where it isn't empty;
+    ``inherited`` are variables of ours, of which those named in :data:`~confide.engine.remote.launch.INHERITED` go on;
     ``start_seconds`` is how long it may take until it is ready, each time.
     """
 
@@ -48,6 +49,7 @@ class ChildProgram:
     command: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
     start_seconds: float = 1800.0
 
 
@@ -118,11 +120,10 @@ class Child:
             OperatorError: it ended, or it wasn't ready in time. The text ends with its output's end.
         """
         run = await self._spawn(keep_output=True)
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(lambda: asyncio.shield(run.end(self._pace.grace)))
             await self._until_ready(run)
-        except BaseException:
-            await asyncio.shield(run.end(self._pace.grace))
-            raise
+            undo.pop_all()
         run.output.forget()
         self._keeper = asyncio.create_task(self._keep(run))
 
@@ -248,7 +249,7 @@ class Child:
 
 def environment(program: ChildProgram) -> dict[str, str]:
     """The variables of a child: few of ours, what its kind gets, and the operator's for it."""
-    inherited = {name: value for name, value in os.environ.items() if name in INHERITED}
+    inherited = {name: value for name, value in program.inherited.items() if name in INHERITED}
     return inherited | dict(LAUNCHES[program.engine].environment) | dict(program.environment)
 
 

@@ -1,7 +1,8 @@
 """How each engine that we can start is started: its words, what it listens on, and which words are ours to give.
 
-Sources, read 2026-11: vLLM 0.32 ``vllm/entrypoints/openai/cli_args.py``; SGLang 0.5.23 ``srt/server_args.py``;
-llama.cpp ``common/arg.cpp`` (a host that ends in ``.sock`` is a unix socket); transformers 5.19 ``cli/serve.py``.
+Where the words are defined: vLLM ``vllm/entrypoints/openai/cli_args.py``; SGLang ``srt/server_args.py``; llama.cpp
+``common/arg.cpp`` (a host that ends in ``.sock`` is a unix socket); transformers ``cli/serve.py``. They were not tried
+on these engines yet; a wrong one shows at the start, with what the engine says of it.
 """
 
 from __future__ import annotations

@@ -179,19 +179,24 @@ class Delta(Struct):
     tool_calls: Sequence[Call] | None = None
 
 
-class Choice(Struct):
-    """One choice of a chunk."""
+class AnyChoice(Struct):
+    """What a choice of a chunk and one of a whole answer have in common."""
 
     index: Place = 0
-    delta: Delta | None = None
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
     stop_reason: Stop = None
     matched_stop: Stop = None
 
 
-class Chunk(Struct):
-    """One event of a stream. ``error`` is there in its place where something failed; SGLang has it flat, too."""
+class Choice(AnyChoice):
+    """One choice of a chunk."""
+
+    delta: Delta | None = None
+
+
+class AnyAnswer(Struct):
+    """What a chunk and a whole answer have in common. ``error`` is there where something failed."""
 
     id: str | None = None
     object: str | None = None
@@ -199,9 +204,14 @@ class Chunk(Struct):
     model: str | None = None
     system_fingerprint: str | None = None
     service_tier: str | None = None
-    choices: Sequence[Choice] | None = None
     usage: Spent | None = None
     error: Any = None
+
+
+class Chunk(AnyAnswer):
+    """One event of a stream; SGLang has its ``error`` flat, too."""
+
+    choices: Sequence[Choice] | None = None
 
 
 class RightDelta(Delta, forbid_unknown_fields=True):
@@ -236,40 +246,20 @@ class RightChunk(Chunk, forbid_unknown_fields=True, kw_only=True):
 # Whole answers -------------------------------------------------------------------------------------------------------
 
 
-class AnswerMessage(Struct):
-    """What a choice says."""
-
-    role: str | None = None
-    content: str | None = None
-    refusal: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: Sequence[Call] | None = None
+class AnswerMessage(Delta):
+    """What a choice says, all of it."""
 
 
-class AnswerChoice(Struct):
+class AnswerChoice(AnyChoice):
     """One choice of an answer."""
 
-    index: Place = 0
     message: AnswerMessage | None = None
-    logprobs: Logprobs | None = None
-    finish_reason: str | None = None
-    stop_reason: Stop = None
-    matched_stop: Stop = None
 
 
-class Body(Struct):
+class Body(AnyAnswer):
     """An answer that isn't streamed."""
 
-    id: str | None = None
-    object: str | None = None
-    created: float | None = None
-    model: str | None = None
-    system_fingerprint: str | None = None
-    service_tier: str | None = None
     choices: Sequence[AnswerChoice] | None = None
-    usage: Spent | None = None
-    error: Any = None
 
 
 class RightWholeFunction(CalledFunction, forbid_unknown_fields=True, kw_only=True):
