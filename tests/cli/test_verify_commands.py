@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -132,19 +131,13 @@ def test_a_name_that_is_nearly_right(capsys: Captured) -> None:
     assert "Did you mean 'verify'?" in capsys.readouterr().err
 
 
-def test_help_is_quick_because_it_loads_nothing() -> None:
+def test_help_loads_nothing() -> None:
     quiet = {name: value for name, value in environment().items() if not name.startswith("COVERAGE")}
     script = "import sys; from confide.cli import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
-    seconds = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=quiet, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=quiet, check=True)
     loaded = {name for name in done.stderr.split() if name.startswith("confide")}
     assert loaded == {"confide", "confide.cli", "confide.errors"}
     assert not {"httpx", "msgspec", "cryptography"} & set(done.stderr.split())
-    assert min(seconds) < 0.2, seconds
 
 
 WITHOUT_SERVER = """

@@ -9,7 +9,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -453,9 +452,7 @@ def test_no_library() -> None:
 
 def test_the_real_model(smollm2: LocalModel) -> None:
     model = EmbeddedModel(smollm2.path, slots=1, threads=2, context_length=512)
-    began = time.perf_counter()
     told = describe(smollm2, id=smollm2.id, source=smollm2.id, aliases=(), arguments=model)
-    assert time.perf_counter() - began < 2
     assert (told.files[0].sha256, told.files[0].size) == (smollm2.sha256, smollm2.path.stat().st_size)
     assert told.quantisation.tensors == {"Q4_1": 210, "F32": 61, "Q8_0": 1}
     assert (told.quantisation.file_type, told.architecture, told.licence) == ("MOSTLY_Q4_1", "llama", "Apache-2.0")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -696,20 +695,12 @@ def test_no_mutation_of_real_evidence_passes(name: str, capsys: pytest.CaptureFi
     assert accepted == 0
 
 
-# Cost ----------------------------------------------------------------------------------------------------------------
+# Many ----------------------------------------------------------------------------------------------------------------
 
 
-def test_eight_gpus_and_four_switches_are_cheap(capsys: pytest.CaptureFixture[str]) -> None:
+def test_eight_gpus_and_four_switches() -> None:
     gpus, switches = machine(8, 4)
     case = Case(gpus, switches, GpuPolicy(count=8, switches=4, measurements=True), manifests())
-    case.run()
-    taken = []
-    for _ in range(3):
-        start = time.process_time()
-        _, result = case.run()
-        taken.append(time.process_time() - start)
-        assert result is not None
-        assert result.measured
-    with capsys.disabled():
-        print(f"\n8 GPUs, 4 switches, 3 manifests: {min(taken) * 1000:.1f} ms of CPU")
-    assert min(taken) < 0.1
+    _, result = case.run()
+    assert result is not None
+    assert result.measured

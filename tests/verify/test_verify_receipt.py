@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -309,13 +308,3 @@ def test_every_changed_member_is_refused_by_the_signature() -> None:
         assert failing(ledger) & {"receipt.1", "receipt.2"}
         tried += 1
     print(f"receipt members: {tried} mutations tried, 0 accepted")
-
-
-def test_a_thousand_receipts_a_second() -> None:
-    receipt, context, count = made_receipt(forwarded=REQUEST), made_report().context(), 300
-    begun = time.process_time()
-    for _ in range(count):
-        verify_receipt(Ledger(), context, DIRECT, receipt, request_digest=ASKED, response_digest=ANSWERED, model=MODEL)
-    rate = count / (time.process_time() - begun)
-    print(f"{rate:.0f} receipts a second")
-    assert rate > 1000
