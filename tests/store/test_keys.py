@@ -6,9 +6,11 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.store.plans import plans
 
 from confide.errors import OperatorError, StoreError
 from confide.store.database import SCHEMA_VERSION
@@ -76,6 +78,32 @@ def test_revoking_what_is_not_there(path: Path) -> None:
         pytest.raises(OperatorError, match="no active key with the name or id nobody"),
     ):
         store.revoke("nobody")
+
+
+def test_the_version_changes_with_the_keys_whoever_changes_them_and_with_nothing_else(path: Path) -> None:
+    with KeyStore(path) as store:
+        store.create("app")
+        other = sqlite3.connect(path, isolation_level=None)
+        for statement in (
+            "UPDATE api_key SET revoked = 5 WHERE name = 'app'",
+            "UPDATE api_key SET revoked = NULL",
+            "INSERT INTO api_key (id, name, digest, created) VALUES ('key_x', 'by hand', x'00', 1)",
+            "DELETE FROM api_key WHERE name = 'app'",
+        ):
+            before = store.data_version()
+            other.execute(statement)
+            assert store.data_version() > before, statement
+        before = store.data_version()
+        other.execute("INSERT INTO receipt (receipt_id, created, document) VALUES ('rcpt-1', 1, x'00')")
+        other.close()
+        assert store.data_version() == before
+
+
+@pytest.mark.parametrize("work", [lambda store: store.revoke("app"), lambda store: store.data_version()])
+def test_what_is_asked_of_one_key_does_not_read_all_of_them(path: Path, work: Callable[[KeyStore], object]) -> None:
+    with KeyStore(path) as store:
+        store.create("app")
+        assert [plan for plan in plans(store._db, lambda: work(store)) if plan.startswith("SCAN api_key ")] == []
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:

@@ -3,20 +3,23 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from tests.store.plans import plans
 
 from confide.errors import StoreError
 from confide.store.database import SCHEMA_VERSION
+from confide.store.ids import ordered_id
 from confide.store.keys import KeyStore
 from confide.store.receipts import PRUNE_BATCH, ReceiptRow, ReceiptStore, ReceiptWriter
 from confide.store.writer import Writer
@@ -104,7 +107,9 @@ def test_a_file_of_the_first_schema_is_brought_up_and_keeps_its_keys(path: Path)
     with KeyStore(path) as keys:
         keys.create("app")
     db = sqlite3.connect(path)
-    for table in ("receipt", "keyset", "replay_mark"):
+    for trigger in ("made", "changed", "gone"):
+        db.execute(f"DROP TRIGGER api_key_{trigger}")
+    for table in ("receipt", "keyset", "replay_mark", "api_key_version"):
         db.execute(f"DROP TABLE {table}")
     db.execute("ALTER TABLE api_key DROP COLUMN require_e2ee")
     db.execute("PRAGMA user_version = 1")
@@ -195,6 +200,63 @@ def test_old_receipts_go_in_small_batches_and_others_stay(path: Path) -> None:
     db = sqlite3.connect(path)
     assert db.execute("SELECT mark FROM replay_mark").fetchall() == [("valid",)]
     db.close()
+
+
+def test_answers_are_committed_between_the_batches(path: Path) -> None:
+    async def main(writer: ReceiptWriter) -> bool:
+        await writer.commit(*[row(number, created=10) for number in range(PRUNE_BATCH * 20)])
+        pruning = asyncio.create_task(writer.prune(now=110, keep_seconds=10))
+        for number in range(5):
+            await writer.commit(row(PRUNE_BATCH * 20 + number))
+        early = not pruning.done()
+        assert await pruning == PRUNE_BATCH * 20
+        return early
+
+    with writing(path) as writer:
+        assert run(main(writer))
+
+
+# Growth --------------------------------------------------------------------------------------------------------------
+
+READS: dict[str, Callable[[ReceiptStore], object]] = {
+    "by receipt id": lambda store: store.find(row(1).receipt_id, owner="key_1"),
+    "by response id": lambda store: store.find("chatcmpl-1", owner=None),
+    "of nobody": lambda store: store.find("absent", owner="key_1"),
+    "keyset": lambda store: store.keyset("sha256:1"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_what_is_read_is_found_by_an_index(path: Path, name: str) -> None:
+    with writing(path) as writer, ReceiptStore(path) as store:
+        run(writer.commit(row(1), row(2)))
+        found = plans(store._db, lambda: READS[name](store))
+    assert [plan for plan in found if plan.startswith("SCAN")] == []
+    assert any("USING INDEX" in plan or "USING PRIMARY KEY" in plan for plan in found)
+
+
+WRITES: dict[str, Callable[[ReceiptWriter], Coroutine[Any, Any, object]]] = {
+    "receipts": lambda writer: writer.commit(row(1), row(2)),
+    "a mark": lambda writer: writer.claim("nonce", now=1, expires=2),
+    "a keyset": lambda writer: writer.keep_keyset("sha256:1", b"keyset", 5),
+    "old rows": lambda writer: writer.prune(now=5000, keep_seconds=10),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_is_written_is_placed_by_an_index(path: Path, name: str) -> None:
+    with writing(path) as writer:
+        found = plans(writer._writer._db, lambda: run(WRITES[name](writer)))
+    assert [plan for plan in found if plan.startswith("SCAN")] == []
+    assert any("INDEX receipt_created" in plan for plan in found) == (name == "old rows")
+
+
+def test_ids_are_in_the_order_of_time_and_never_the_same() -> None:
+    ids = [ordered_id(now, 24) for now in (0, 15.9, 16, 1_800_000_000.5, 2**32 - 1)]
+    assert ids == sorted(ids)
+    assert [one[:8] for one in ids] == ["00000000", "0000000f", "00000010", "6b49d200", "ffffffff"]
+    assert re.fullmatch("6b49d200[0-9a-f]{24}", ordered_id(1_800_000_000, 32))
+    assert len({ordered_id(1, 24) for _ in range(1000)}) == 1000
 
 
 # Group commit --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Coroutine
 from contextlib import aclosing
@@ -25,6 +24,7 @@ from confide.errors import ApiError, InvalidRequest, StoreError
 from confide.logs import place_of
 from confide.route.models import ModelTable, ServedModel
 from confide.seal.errors import HeaderMissing
+from confide.store.ids import ordered_id
 from confide.wire.conversation import check
 from confide.wire.openai import ChatRequest, parse_chat, refuse_unsupported
 from confide.wire.sse import DONE
@@ -101,9 +101,10 @@ class ChatEndpoint:
 
     async def _answer(self, scope: Scope, answer: Answer, asked: ChatIn, model: ServedModel) -> None:
         await load_images(asked.request, self._images)
+        now = time.time()
         call = ChatCall(
-            id=f"chatcmpl-{secrets.token_hex(16)}",
-            created=int(time.time()),
+            id=f"chatcmpl-{ordered_id(now, 32)}",
+            created=int(now),
             model=asked.request.model,
             tenant=asked.tenant,
             request=asked.request,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections.abc import Callable, Iterable
 from typing import Final, Literal, Protocol
 
@@ -21,6 +20,7 @@ from confide.seal import aci_v2, legacy
 from confide.seal.headers import Offer, negotiate
 from confide.seal.service import OpenedRequest
 from confide.seal.terms import ServiceKey
+from confide.store.ids import ordered_id
 from confide.store.receipts import ReceiptRow
 from confide.wire.aci import SECP256K1_SUITE, X25519_SUITE
 from confide.wire.legacy import SignatureText
@@ -115,13 +115,14 @@ class Prover:
 
     def begin(self, received: bytes, *, owner: str | None, endpoint: str, model: str | None) -> Record:
         """Begin the record of a request. ``received`` is what its receipt hashes: see :attr:`OpenedRequest.hashed`."""
+        now = self._clock()
         facts = Facts(
-            receipt_id=f"rcpt-{secrets.token_hex(12)}",
+            receipt_id=f"rcpt-{ordered_id(now, 24)}",
             chat_id=None,
             model=model,
             endpoint=endpoint,
             method="POST",
-            served_at=int(self._clock()),
+            served_at=int(now),
             events=(
                 RequestReceived(body_hash="sha256:" + hashlib.sha256(received).hexdigest()),
                 ModelManifest(digest=self._manifest),

@@ -54,6 +54,14 @@ CREATE INDEX replay_mark_expires ON replay_mark (expires)
     """
 ALTER TABLE api_key ADD COLUMN require_e2ee INTEGER NOT NULL DEFAULT 0
 """,
+    # 4: a number that changes with the keys, and not with every receipt; whoever changes them
+    """
+CREATE TABLE api_key_version (version INTEGER NOT NULL);
+INSERT INTO api_key_version VALUES (1);
+CREATE TRIGGER api_key_made AFTER INSERT ON api_key BEGIN UPDATE api_key_version SET version = version + 1; END;
+CREATE TRIGGER api_key_changed AFTER UPDATE ON api_key BEGIN UPDATE api_key_version SET version = version + 1; END;
+CREATE TRIGGER api_key_gone AFTER DELETE ON api_key BEGIN UPDATE api_key_version SET version = version + 1; END
+""",
 )
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 

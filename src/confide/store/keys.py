@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
+
+from msgspec import Struct
 
 from confide.errors import OperatorError, StoreError
 from confide.store.database import mapped, open_database
 
 PREFIX = "sk-confide-"
 _NAME = re.compile(r"(?!key_)[A-Za-z0-9._-]{1,64}")
+_ACTIVE = (
+    "SELECT id, name, created FROM api_key WHERE id = ? AND revoked IS NULL "
+    "UNION ALL SELECT id, name, created FROM api_key WHERE name = ? AND revoked IS NULL"
+)
+"""By id or name, each by its index; no name looks like an id."""
 
 
-@dataclass(frozen=True)
-class KeyRecord:
+class KeyRecord(Struct, frozen=True):
     """What is known about a key; times are unix seconds. ``require_e2ee``: it takes sealed requests only."""
 
     id: str
@@ -43,7 +47,6 @@ class KeyStore:
     def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
         self._path = path
         self._now = now
-        self._own_writes = 0
         with mapped(path):
             self._db = open_database(path)
         self._inode = path.stat().st_ino
@@ -73,7 +76,6 @@ class KeyStore:
                 )
             except sqlite3.IntegrityError:
                 raise OperatorError(f"there is an active key named {name}; revoke it first") from None
-        self._own_writes += 1
         return key
 
     def list(self) -> list[KeyRecord]:
@@ -88,15 +90,11 @@ class KeyStore:
         """End an active key."""
         now = int(self._now())
         with mapped(self._path):
-            row = self._db.execute(
-                "SELECT id, name, created FROM api_key WHERE revoked IS NULL AND ? IN (id, name)",
-                (id_or_name,),
-            ).fetchone()
+            row = self._db.execute(_ACTIVE, (id_or_name, id_or_name)).fetchone()
             if row is not None:
                 self._db.execute("UPDATE api_key SET revoked = ? WHERE id = ?", (now, row[0]))
         if row is None:
             raise OperatorError(f"there is no active key with the name or id {id_or_name}")
-        self._own_writes += 1
         return KeyRecord(row[0], row[1], row[2], now)
 
     def digests(self) -> dict[bytes, KeyRecord]:
@@ -108,12 +106,12 @@ class KeyStore:
         return {digest: _record(*rest) for digest, *rest in rows}
 
     def data_version(self) -> int:
-        """A number that grows when the keys may have changed, by this connection or any other process."""
+        """A number that grows when the keys change, by this connection or any other process."""
         with mapped(self._path):
             if self._path.stat().st_ino != self._inode:
                 raise StoreError(f"{self._path} was replaced while it was open; restart the server")
-            (version,) = self._db.execute("PRAGMA data_version").fetchone()
-        return int(version) + self._own_writes
+            (version,) = self._db.execute("SELECT version FROM api_key_version").fetchone()
+        return int(version)
 
 
 def _record(id: str, name: str, created: int, revoked: int | None, require_e2ee: int) -> KeyRecord:
@@ -128,7 +126,7 @@ class Keys(Protocol):
 
 
 class KeyRing:
-    """The active keys in memory, at most ``max_age`` seconds behind the store.
+    """The active keys in memory, at most ``max_age`` seconds behind the store; read again only when a key changed.
 
     A store that can't be asked when it is time to ask raises StoreError: nobody gets in on old knowledge.
     """
@@ -142,14 +140,13 @@ class KeyRing:
         self._checked: float | None = None
 
     def find(self, presented: str) -> KeyRecord | None:
-        """The record of this key, or None. The time it takes does not depend on which key matches."""
+        """The record of this key, or None.
+
+        The time that a look-up takes may tell of the digest that was asked for, which whoever presents a key can
+        compute. It tells nothing of the keys themselves: nobody can choose a key by the first bytes of its digest.
+        """
         self._refresh()
-        digest = digest_of(presented)
-        found = None
-        for stored, record in self._keys.items():
-            if hmac.compare_digest(stored, digest):
-                found = record
-        return found
+        return self._keys.get(digest_of(presented))
 
     def _refresh(self) -> None:
         now = self._clock()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any, Final
 from confide.store.database import mapped, open_database
 from confide.store.writer import Writer
 
-PRUNE_BATCH: Final = 500
+PRUNE_BATCH: Final = 100
 """The most rows that one transaction deletes, so that answers which end meanwhile don't wait for long."""
+PRUNE_REST: Final = 4
+"""How many times as long as such a transaction took the next one is put off: most answers wait for none."""
 
 
 # What is written -----------------------------------------------------------------------------------------------------
@@ -131,11 +135,14 @@ class ReceiptWriter:
         return await self._delete(_Prune(_OLD_RECEIPTS, now - keep_seconds))
 
     async def _delete(self, prune: _Prune) -> int:
-        total = deleted = await self._writer.commit(prune)
-        while deleted == PRUNE_BATCH:
+        total = 0
+        while True:
+            began = time.perf_counter()
             deleted = await self._writer.commit(prune)
             total += deleted
-        return total
+            if deleted < PRUNE_BATCH:
+                return total
+            await asyncio.sleep(PRUNE_REST * (time.perf_counter() - began))
 
     def close(self) -> None:
         """Commit what is waiting; closing twice is fine."""
