@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from confide.engine.base import ChatCall, EngineInfo
+from confide.engine.base import Call, ChatCall, EngineInfo
 from confide.errors import EngineFailed
 from confide.route.health import ReplicaPolicy
 from confide.route.replicas import Replica, Replicas
@@ -23,7 +23,7 @@ def chat(text: str = "hello", *, tenant: str = "key_1", more: Sequence[Any] = ()
     """A request that starts with this text of the user's."""
     body = {"model": "m", "messages": [{"role": "user", "content": text}, *more]} | members
     data = json.dumps(body).encode()
-    return ChatCall("chatcmpl-1", 1_790_000_000, "m", tenant, parse_chat(data), data)
+    return Call("chatcmpl-1", 1_790_000_000, "m", tenant, parse_chat(data), data)
 
 
 class Clock:

@@ -20,8 +20,8 @@ from confide.api.respond import JSON, send_bytes, store_down
 from confide.errors import ApiError, StoreError
 from confide.seal.service import ResponseSealer
 from confide.seal.terms import NOT_APPLIED
-from confide.wire.answers import error_body, error_event
-from confide.wire.sse import DONE, KEEP_ALIVE, MEDIA_TYPE
+from confide.wire.failing import OPENAI, ErrorForm
+from confide.wire.sse import KEEP_ALIVE, MEDIA_TYPE
 
 log = logging.getLogger("confide.answer")
 
@@ -40,6 +40,7 @@ class Answer:
         record: what becomes the receipt.
         sealer: what seals the answer; None where the request wasn't sealed.
         keep_alive: seconds of silence in a stream before a comment is sent, 0 for never.
+        errors: how the endpoint tells of an error.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Answer:
         sealer: ResponseSealer | None,
         *,
         keep_alive: float,
+        errors: ErrorForm = OPENAI,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
         self._record = record
         self._sealer = sealer
         self._keep_alive = keep_alive
+        self._errors = errors
         self._clock = clock
         self._last = clock()
         self._writing = asyncio.Lock()
@@ -77,7 +80,7 @@ class Answer:
         await send_bytes(self._send, out, media_type=media_type, headers=self._headers)
 
     async def whole_stream(self, events: bytes) -> None:
-        """A stream in one piece, ``[DONE]`` included."""
+        """A stream in one piece, its last event included."""
         out = events
         if self._sealer is not None:
             out = self._sealer.feed(events)
@@ -89,14 +92,14 @@ class Answer:
 
     async def refuse(self, error: ApiError) -> None:
         """An error in place of an answer. It holds no content, so it isn't sealed."""
-        body = error_body(error)
+        body = self._errors.body(error)
         if not self._record.committed:
             self._record.add(body)
             try:
                 await self._record.commit(chat_id=None)
             except StoreError:
                 error = store_down()
-                body = error_body(error)
+                body = self._errors.body(error)
         self.started = True
         headers = {**error.headers, **self._record.headers, **NOT_APPLIED}
         await send_bytes(self._send, body, status=error.status, headers=headers)
@@ -132,24 +135,28 @@ class Answer:
                 await self._send({"type": "http.response.body", "body": self._record.add(data), "more_body": True})
                 self._last = self._clock()
 
-    async def finish(self, failure: ApiError | None = None) -> None:
-        """Write the end of a stream, once its receipt is stored: ``[DONE]``, after an error event where it failed."""
-        last = DONE
-        if failure is None:
-            try:
-                last = DONE if self._sealer is None else self._sealer.feed(DONE)
-                if self._sealer is not None:
-                    self._sealer.end()
-            except ApiError as error:
-                failure = error
-        if failure is not None:
-            last = error_event(failure) + DONE
+    async def finish(self, last: bytes) -> None:
+        """Write the last event of a stream, once its receipt is stored."""
+        try:
+            if self._sealer is not None:
+                last = self._sealer.feed(last)
+                self._sealer.end()
+        except ApiError as error:
+            await self.fail(error)
+        else:
+            await self._end(last, None)
+
+    async def fail(self, failure: ApiError) -> None:
+        """Write an error event and the end of a stream that can't be completed, once its receipt is stored."""
+        await self._end(self._errors.event(failure) + self._errors.end, "engine_failed")
+
+    async def _end(self, last: bytes, aborted: Abort | None) -> None:
         try:
             self._record.add(last)
-            await self._record.commit(chat_id=self.chat_id, aborted=None if failure is None else "engine_failed")
+            await self._record.commit(chat_id=self.chat_id, aborted=aborted)
         except StoreError:
             log.error("a receipt could not be stored; its answer was ended with an error")  # noqa: TRY400
-            last = error_event(store_down())
+            last = self._errors.event(store_down())
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def broken_off(self, reason: Abort) -> None:

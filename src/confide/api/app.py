@@ -17,7 +17,8 @@ from starlette.types import ASGIApp
 
 from confide.api.attestation import AttestationRoutes, Attestor
 from confide.api.auth import Doorman
-from confide.api.chat import ChatEndpoint, ChatLimits
+from confide.api.chat import ChatLimits, InferenceRoute
+from confide.api.endpoint import ENDPOINTS
 from confide.api.envelope import Envelope, Proven
 from confide.api.proof import Prover
 from confide.api.respond import internal_error, store_down
@@ -51,10 +52,13 @@ class ApiParts:
 def build(parts: ApiParts) -> ASGIApp:
     """The application, ready for a server."""
     models = _Models(parts.doorman, parts.models)
-    chat = ChatEndpoint(parts.doorman, parts.models, parts.prover, parts.limits, parts.images)
+    inference = [
+        InferenceRoute(endpoint, parts.doorman, parts.models, parts.prover, parts.limits, parts.images)
+        for endpoint in ENDPOINTS
+    ]
     routes = Starlette(
         routes=[
-            Route("/v1/chat/completions", chat, methods=["POST"]),
+            *(Route(route.path, route, methods=["POST"]) for route in inference),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{id:path}", models.one, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),

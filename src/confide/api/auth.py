@@ -47,8 +47,12 @@ class Doorman:
     def __init__(self, find: FindKey | None) -> None:
         self._find = find
 
-    def caller(self, headers: Headers) -> Caller:
+    def caller(self, headers: Headers, key_header: str | None = None) -> Caller:
         """Who bears the key of this request.
+
+        Args:
+            headers: of the request.
+            key_header: where the key may stand as it is, if there is no ``Authorization``.
 
         Raises:
             Unauthorized: no key, or not one of ours.
@@ -56,9 +60,8 @@ class Doorman:
         if self._find is None:
             self._check_host(headers)
             return Caller("local", None)
-        scheme, _, presented = headers.get("authorization", "").partition(" ")
-        presented = presented.strip()
-        if scheme.lower() != "bearer" or not presented:
+        presented = _presented(headers, key_header)
+        if not presented:
             raise Unauthorized(
                 "You didn't provide an API key. You need to provide your API key in an Authorization header using "
                 "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
@@ -78,3 +81,12 @@ class Doorman:
                 status=403,
                 type="invalid_request_error",
             )
+
+
+def _presented(headers: Headers, key_header: str | None) -> str:
+    """The key, or an empty text."""
+    authorization = headers.get("authorization")
+    if authorization is None and key_header is not None:
+        return headers.get(key_header, "").strip()
+    scheme, _, presented = (authorization or "").partition(" ")
+    return presented.strip() if scheme.lower() == "bearer" else ""

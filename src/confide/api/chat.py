@@ -1,4 +1,9 @@
-"""``POST /v1/chat/completions``: one list of steps, top to bottom."""
+"""``POST /v1/chat/completions`` and its siblings: one list of steps, top to bottom.
+
+Who asks, the body's bytes, opening what was sealed, reading it; then, each ending in a receipt: whether it makes sense,
+the model, what that lacks, its images, the engine's start, and the answer with its record. What differs between the
+endpoints is in their values (:mod:`confide.api.endpoint`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -16,22 +21,19 @@ from starlette.types import Receive, Scope, Send
 from confide.api.answer import Answer
 from confide.api.auth import Doorman
 from confide.api.body import ClientLeft, read_body
+from confide.api.endpoint import Asked, Endpoint
 from confide.api.proof import Prover, Record
 from confide.api.respond import internal_error, send_error, store_down
 from confide.api.vision import ImageRules, load_images
-from confide.engine.base import ChatCall, Reply
-from confide.errors import ApiError, InvalidRequest, StoreError
+from confide.engine.base import Call, Reply
+from confide.errors import ApiError, StoreError
 from confide.logs import place_of
 from confide.route.models import ModelTable, ServedModel
 from confide.seal.errors import HeaderMissing
 from confide.store.ids import ordered_id
-from confide.wire.conversation import check
-from confide.wire.openai import ChatRequest, parse_chat, refuse_unsupported
 from confide.wire.sse import DONE
 
 log = logging.getLogger("confide.chat")
-
-PATH: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,20 @@ class ChatLimits:
     keep_alive: float = 15.0
 
 
-class ChatEndpoint:
-    """The ASGI application of the route."""
+class InferenceRoute:
+    """The ASGI application of one endpoint."""
 
     def __init__(
-        self, doorman: Doorman, models: ModelTable, prover: Prover, limits: ChatLimits, images: ImageRules
+        self,
+        endpoint: Endpoint[Any],
+        doorman: Doorman,
+        models: ModelTable,
+        prover: Prover,
+        limits: ChatLimits,
+        images: ImageRules,
     ) -> None:
+        self.path = endpoint.path
+        self._endpoint = endpoint
         self._doorman = doorman
         self._models = models
         self._prover = prover
@@ -56,34 +66,35 @@ class ChatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        endpoint = self._endpoint
         try:
             headers = Headers(scope=scope)
-            caller = self._doorman.caller(headers)
+            caller = self._doorman.caller(headers, endpoint.key_header)
             body = await read_body(headers, receive, self._limits.max_body_bytes)
-            opened = await self._prover.open(headers.items(), PATH, body)
+            opened = await self._prover.open(headers.items(), endpoint.path, body)
             if opened is None and caller.require_e2ee:
                 raise HeaderMissing("This API key accepts only end-to-end encrypted requests: send the X-E2EE headers.")
-            request = parse_chat(body if opened is None else opened.body)
+            request = endpoint.parse(body if opened is None else opened.body)
         except ClientLeft:
             return
         except ApiError as error:
-            await send_error(send, error)
+            await send_error(send, error, endpoint.errors)
             return
         plain, received, sealer = (
             (body, body, None) if opened is None else (opened.body, opened.hashed, opened.sealer())
         )
         # A name that isn't one of ours is the client's text, and has no place in the store.
         name = request.model if request.model in self._models else None
-        record = self._prover.begin(received, owner=caller.owner, endpoint=PATH, model=name)
-        answer = Answer(send, record, sealer, keep_alive=self._limits.keep_alive)
-        await self._recorded(scope, receive, answer, ChatIn(caller.tenant, plain, request, record))
+        record = self._prover.begin(received, owner=caller.owner, endpoint=endpoint.path, model=name)
+        answer = Answer(send, record, sealer, keep_alive=self._limits.keep_alive, errors=endpoint.errors)
+        await self._recorded(scope, receive, answer, Walked(caller.tenant, plain, request, record))
 
-    async def _recorded(self, scope: Scope, receive: Receive, answer: Answer, asked: ChatIn) -> None:
+    async def _recorded(self, scope: Scope, receive: Receive, answer: Answer, asked: Walked) -> None:
         """From here on, whatever happens ends in a receipt."""
         try:
-            check(asked.request)
-            model = self._models.find(asked.request.model)
-            refuse_what_the_model_lacks(asked.request, model)
+            self._endpoint.check(asked.request)
+            model = self._models.offering(self._endpoint.path, asked.request.model)
+            self._endpoint.refuse(asked.request, model)
             await unless_the_client_leaves(receive, self._answer(scope, answer, asked, model))
         except ClientLeft:
             await answer.broken_off("client_closed")
@@ -99,11 +110,11 @@ class ChatEndpoint:
             await asyncio.shield(answer.broken_off("shutdown"))
             raise
 
-    async def _answer(self, scope: Scope, answer: Answer, asked: ChatIn, model: ServedModel) -> None:
-        await load_images(asked.request, self._images)
+    async def _answer(self, scope: Scope, answer: Answer, asked: Walked, model: ServedModel) -> None:
+        await load_images(self._endpoint.pictures(asked.request), self._images)
         now = time.time()
-        call = ChatCall(
-            id=f"chatcmpl-{ordered_id(now, 32)}",
+        call = Call(
+            id=f"{self._endpoint.prefix}{ordered_id(now, 32)}",
             created=int(now),
             model=asked.request.model,
             tenant=asked.tenant,
@@ -111,7 +122,7 @@ class ChatEndpoint:
             body=asked.body,
         )
         # Waits until the engine has accepted, so that a refusal is a status and not a broken stream.
-        async with aclosing(await model.engine.chat(call)) as reply:
+        async with aclosing(await self._endpoint.start(model.engine, call)) as reply:
             answer.chat_id = call.id
             note_forwarding(reply, asked.record)
             if asked.request.stream and scope["http_version"] != "1.0":
@@ -121,48 +132,16 @@ class ChatEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatIn:
+class Walked:
     """A request that was read. ``body`` is its plaintext."""
 
     tenant: str
     body: bytes = field(repr=False)
-    request: ChatRequest = field(repr=False)
+    request: Asked = field(repr=False)
     record: Record = field(repr=False)
 
 
 # Steps ---------------------------------------------------------------------------------------------------------------
-
-
-def refuse_what_the_model_lacks(request: ChatRequest, model: ServedModel) -> None:
-    """Refuse by name what can't be honoured, rather than ignore it.
-
-    Raises:
-        InvalidRequest: naming the member.
-    """
-    info = model.engine.info
-    refuse_unsupported(request, info.parameters, request.model)
-    if (request.n or 1) > info.max_choices:
-        raise InvalidRequest(
-            f"Invalid 'n': integer above maximum value. Expected a value <= {info.max_choices} for the model "
-            f"'{request.model}', but got {request.n} instead.",
-            param="n",
-            code="integer_above_max_value",
-        )
-    refuse_content(request, sees=info.sees)
-
-
-def refuse_content(request: ChatRequest, *, sees: bool) -> None:
-    """Refuse content parts that the model can't take, naming it."""
-    known = {"text", "refusal"} | ({"image_url"} if sees else set())
-    for index, message in enumerate(request.messages):
-        for position, part in enumerate(message.content if isinstance(message.content, list) else ()):
-            kind = str(part.__struct_config__.tag)
-            if kind not in known:
-                raise InvalidRequest(
-                    f"Invalid content type: '{kind}' is not supported by the model '{request.model}'.",
-                    param=f"messages[{index}].content[{position}].type",
-                    code="unsupported_value",
-                )
 
 
 def note_forwarding(reply: Reply, record: Record) -> None:
@@ -173,6 +152,15 @@ def note_forwarding(reply: Reply, record: Record) -> None:
     digest: str | None = getattr(reply, "forwarded", None)
     if digest is not None:
         record.forwarded(digest)
+
+
+def last_event(reply: Reply) -> bytes:
+    """What ends the stream of a reply that was read to its end: ``[DONE]``, but where the API has an event of its own.
+
+    Such a reply has a member ``last``, that event, which it doesn't give with the others.
+    """
+    last: bytes = getattr(reply, "last", DONE)
+    return last
 
 
 async def _stream(reply: Reply, answer: Answer) -> None:
@@ -186,7 +174,7 @@ async def _stream(reply: Reply, answer: Answer) -> None:
             failure = error
         except Exception as error:  # noqa: BLE001 - as above, and the status has been sent already
             failure = _bug(error)
-    await answer.finish(failure)
+    await (answer.finish(last_event(reply)) if failure is None else answer.fail(failure))
 
 
 def _bug(error: Exception) -> ApiError:
@@ -201,7 +189,7 @@ async def _send_whole(reply: Reply, answer: Answer, *, streamed: bool) -> None:
     if not body:
         raise internal_error()
     if streamed:
-        await answer.whole_stream(body + DONE)
+        await answer.whole_stream(body + last_event(reply))
     else:
         await answer.whole(body)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.types import Send
 
 from confide.errors import ApiError, Unavailable
-from confide.wire.answers import error_body
+from confide.wire.failing import OPENAI, ErrorForm
 
 JSON = b"application/json"
 
@@ -27,9 +27,9 @@ async def send_bytes(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: ApiError) -> None:
-    """OpenAI's error object with its status."""
-    await send_bytes(send, error_body(error), status=error.status, headers=error.headers)
+async def send_error(send: Send, error: ApiError, form: ErrorForm = OPENAI) -> None:
+    """An error with its status."""
+    await send_bytes(send, form.body(error), status=error.status, headers=error.headers)
 
 
 def store_down() -> ApiError:

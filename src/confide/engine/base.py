@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from confide.wire.answers import Usage
 from confide.wire.openai import ChatRequest
+
+CHAT: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class EngineInfo:
     """What an engine has, for ``/v1/models`` and for refusing by name what it has not.
 
     ``context_length`` and ``max_output_length`` are in tokens; ``parameters`` are the members of
-    :class:`~confide.wire.openai.ChatRequest` that the engine honours.
+    :class:`~confide.wire.openai.ChatRequest` that the engine honours; ``endpoints`` are the paths that it answers.
     """
 
     engine: str
@@ -31,6 +33,7 @@ class EngineInfo:
     output_modalities: tuple[str, ...] = ("text",)
     max_choices: int = 1
     created: int = 0
+    endpoints: frozenset[str] = frozenset({CHAT})
 
     @property
     def sees(self) -> bool:
@@ -38,8 +41,11 @@ class EngineInfo:
         return "image" in self.input_modalities
 
 
+R_co = TypeVar("R_co", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class ChatCall:
+class Call(Generic[R_co]):
     """One request on its way to an engine.
 
     ``tenant`` is opaque and stands for whoever's caches may be shared with this request: nobody else's.
@@ -50,8 +56,11 @@ class ChatCall:
     created: int
     model: str
     tenant: str
-    request: ChatRequest
+    request: R_co
     body: bytes = field(repr=False)
+
+
+ChatCall: TypeAlias = Call[ChatRequest]
 
 
 class Reply(Protocol):

@@ -82,3 +82,19 @@ class ModelTable:
                 code="model_not_found",
             )
         return model
+
+    def offering(self, endpoint: str, name: str) -> ServedModel:
+        """The model of that name, if it answers on that path.
+
+        Raises:
+            NotFound: ``model_not_found``, or ``endpoint_not_offered``.
+        """
+        model = self.find(name)
+        if endpoint not in model.engine.info.endpoints:
+            offered = ", ".join(sorted(model.engine.info.endpoints))
+            raise NotFound(
+                f"The model '{name}' is not offered on {endpoint}. It is offered on: {offered}.",
+                param="model",
+                code="endpoint_not_offered",
+            )
+        return model

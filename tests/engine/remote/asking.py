@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.simulator.engine_dialects import MODEL
 
-from confide.engine.base import ChatCall
+from confide.engine.base import Call, ChatCall
 from confide.wire.openai import parse_chat
 
 ID = "chatcmpl-" + "5eed" * 8
@@ -28,7 +28,7 @@ def chat_call(*, model: str = MODEL, body: bytes | None = None, tenant: str = "k
     """A call whose body tells a secret; ``members`` stand after the model and the messages, and in their place."""
     asked = {"model": model, "messages": [{"role": "user", "content": SECRET}]} | members
     written = json.dumps(asked, ensure_ascii=False).encode() if body is None else body
-    return ChatCall(ID, CREATED, model, tenant, parse_chat(written), written)
+    return Call(ID, CREATED, model, tenant, parse_chat(written), written)
 
 
 def chunks(events: Iterable[bytes]) -> list[dict[str, Any]]:
