@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from confide.engine.catalogue import DEFAULT
 from confide.engine.pull import LocalModel, pull
+from tests.postgres import Postgres, running
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,3 +33,10 @@ def model_cache() -> Path:
 def smollm2(model_cache: Path) -> LocalModel:
     """The default model, fetched once and checked in every session."""
     return pull(DEFAULT, model_cache, Silent())
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for the whole session; whoever stops it starts it again."""
+    with running() as server:
+        yield server

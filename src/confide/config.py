@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from confide.errors import ConfigError
 from confide.modelsettings import ID, Count, ModelSettings, Text, complaint, derived_id
+from confide.secret import Secret, one_line
 
 __all__ = ["ModelSettings", "Settings", "is_loopback", "load", "prepare_for_engine"]
 
@@ -79,6 +80,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     key_period: Annotated[
         int, Meta(ge=60, le=90 * 86400, description="seconds after which keys change, from 60 to 7776000")
     ] = 7 * 86400
+    database: Annotated[
+        Secret | None, Meta(description='the URL of a PostgreSQL database, "postgresql://…", in place of a file')
+    ] = None
+    database_file: Annotated[Path | None, Meta(description="the path of a file that holds that URL")] = None
     receipt_days: Annotated[int, Meta(ge=1, le=3650, description="days that receipts are kept, from 1 to 3650")] = 30
     signature_model: _Switch = False
     repo_url: Annotated[str | None, Meta(description="where the code comes from, for the report")] = None
@@ -98,6 +103,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tls_acme_port: Annotated[int, Meta(ge=1, le=65535, description="the port that HTTP-01 reaches, 1 to 65535")] = 80
     manifest: Annotated[Path | None, Meta(description="a manifest file that what is served must match")] = None
     models: tuple[ModelSettings, ...] = ()
+
+    @property
+    def store_file(self) -> Path:
+        """The store, where no database is named."""
+        return self.data_dir / "confide.db"
+
+    def database_url(self) -> str | None:
+        """The URL of the database, with its password; None for :attr:`store_file`.
+
+        Raises:
+            ConfigError: the file that holds it can't be read.
+        """
+        if self.database_file is not None:
+            return one_line(self.database_file, "the URL of a database")
+        return None if self.database is None else self.database.reveal()
 
 
 class _Given(NamedTuple):
@@ -160,11 +180,13 @@ def load(
         **_from_flags(flags, hints),
     }
     values = {name: _convert(hints[name], value) for name, value in given.items()}
-    settings = msgspec.convert(values, Settings, dec_hook=_as_path)
+    settings = msgspec.convert(values, Settings, dec_hook=_from_text)
     settings = msgspec.structs.replace(settings, models=_models(flags, environ, file))
     if not settings.auth and not is_loopback(settings.host):
         raise ConfigError(f"{given['auth'].where}: keys can be off only on a loopback address, not on {settings.host}")
     _check_tls(settings, given)
+    if settings.database and settings.database_file:
+        raise ConfigError(f"{given['database_file'].where}: database is set as well; choose one")
     if settings.workers > 1 and any(model.engine for model in settings.models):
         raise ConfigError(f"{given['workers'].where}: an engine that confide starts needs workers = 1")
     return settings
@@ -193,15 +215,19 @@ def _hints(struct: type[msgspec.Struct]) -> dict[str, object]:
     return {name: hint for name, hint in hints.items() if name != "models"}
 
 
-def _as_path(kind: type, value: object) -> object:
+def _from_text(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, Path | str) and str(value):
         return Path(value).expanduser()
-    raise ValueError("not a path")
+    if kind is Secret and isinstance(value, Secret):
+        return value
+    if kind is Secret and isinstance(value, str) and value.startswith(("postgresql://", "postgres://")):
+        return Secret(value)
+    raise ValueError("of another kind")
 
 
 def _convert(hint: object, given: _Given) -> object:
     try:
-        value: object = msgspec.convert(given.value, hint, strict=not given.text, dec_hook=_as_path)
+        value: object = msgspec.convert(given.value, hint, strict=not given.text, dec_hook=_from_text)
     except (msgspec.ValidationError, RuntimeError):
         raise _unexpected(hint, given) from None
     if value != value:  # NaN passes every range check
@@ -211,6 +237,8 @@ def _convert(hint: object, given: _Given) -> object:
 
 def _unexpected(hint: object, given: _Given) -> ConfigError:
     words = hint.__metadata__[-1].description  # type: ignore[attr-defined]
+    if "Secret" in str(hint):
+        return ConfigError(f"{given.where}: expected {words}")
     shown = str(given.value) if given.text else repr(given.value)
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
     return ConfigError(f"{given.where}: expected {words}, got {shown}")
@@ -316,7 +344,7 @@ def _model(given: Mapping[str, _Given], where: str) -> ModelSettings:
         key, what = wrong
         raise ConfigError(f"{where if key is None else given[key].where}: {what}")
     values["id"] = values.get("id") or derived_id(values)
-    return msgspec.convert(values, ModelSettings, dec_hook=_as_path)
+    return msgspec.convert(values, ModelSettings, dec_hook=_from_text)
 
 
 def _refuse_doubles(found: Iterable[tuple[ModelSettings, str]]) -> None:

@@ -34,8 +34,9 @@ from confide.identity.roles import EphemeralKeys
 from confide.listening import Server, Stages, base_url, bind, ending_on_signals, run_loop
 from confide.route.models import ModelTable, ServedModel
 from confide.serving_models import Models, Prepared, Secrets
-from confide.store.keys import KeyRing, KeyStore
-from confide.store.receipts import ReceiptStore, ReceiptWriter
+from confide.store import open as stores
+from confide.store.base import Database
+from confide.store.receipts import ReceiptWriter
 from confide.tls import ServerTls, server_context
 from confide.wire.aci import SourceProvenance, manifest_subject
 from confide.workers import run_workers
@@ -99,8 +100,9 @@ def serve(
     logs.setup(settings.log_level)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold prompts and keys
     sources = choose(settings.tee, Places(settings.data_dir))
+    database = stores.database(settings.database_url(), settings.store_file)
     prepared = serving_models.prepared(settings, models)  # outside of the loop: whole files are read
-    run_loop(_serve(settings, prepared, keys, sources, listener, ready))
+    run_loop(_serve(settings, prepared, keys, sources, database, listener, ready))
 
 
 async def _serve(
@@ -108,44 +110,41 @@ async def _serve(
     models: Sequence[Prepared],
     keys: EphemeralKeys,
     sources: Sources,
+    database: Database,
     listener: socket.socket,
     ready: Callable[[], object],
 ) -> None:
     """Engines first, since they know their versions; then the manifest, which all keys are bound to; then the rest."""
-    path = settings.data_dir / "confide.db"
     async with AsyncExitStack() as closing:
         secrets = await _secrets(keys)
         with ending_on_signals():
             opened = await serving_models.opened(models, secrets, closing)
         manifest = serving_models.manifest_of(settings, opened)
-        store = closing.enter_context(KeyStore(path))
-        receipts = closing.enter_context(ReceiptStore(path))
-        writer = ReceiptWriter(path)
-        closing.callback(writer.close)
+        store = closing.enter_context(stores.opened(database))
         terms = Terms(manifest_subject(manifest.digest()), settings.tls_domains, settings.tls)
         context = server_context() if settings.tls else None
-        custodian = Custodian(sources.keys or keys, terms, writer, clock=time.time, period=settings.key_period)
+        custodian = Custodian(sources.keys or keys, terms, store.writer, clock=time.time, period=settings.key_period)
         hardware = sources.evidence.describe().hardware
         served = [model.served(is_tee=hardware) for model in opened]
         prover = Prover(
-            custodian, writer, manifest=manifest.digest(), clock=time.time, model_in_text=settings.signature_model
+            custodian, store.writer, manifest=manifest.digest(), clock=time.time, model_in_text=settings.signature_model
         )
         images = image_rules(settings)
         app = build(
             ApiParts(
                 models=ModelTable(served),
-                doorman=Doorman(KeyRing(store).find if settings.auth else None),
+                doorman=Doorman(store.keys.find if settings.auth else None),
                 prover=prover,
                 attestor=Attestor(
                     custodian, sources, manifest.document(), provenance(settings), stapled_collateral(settings)
                 ),
-                receipts=receipts,
+                receipts=store.receipts,
                 limits=ChatLimits(settings.max_body_bytes, settings.keep_alive),
                 images=images,
                 cors_origins=settings.cors_origins,
             )
         )
-        house = _House(settings, custodian, writer, sources, served, images, context)
+        house = _House(settings, custodian, store.writer, sources, served, images, context)
         stages = Stages(start=house.start, ready=ready, end_answers=house.end_answers, close=house.close)
         await Server(app, stages, context).serve(sockets=[listener])
 

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from confide import config
 from confide.config import ModelSettings, Settings
@@ -34,14 +34,13 @@ from confide.engine.remote.launch import LAUNCHES
 from confide.errors import ConfigError, OperatorError
 from confide.route.models import FREE, ServedModel
 from confide.route.replicas import Replica, Replicas, common
+from confide.secret import one_line
 from confide.wire.manifest import Entry, Manifest
 
 log = logging.getLogger("confide.models")
 
 Models = Sequence[tuple[ModelSettings, LocalModel | None]]
 """What to serve; a model with an engine of its own has no file of ours."""
-
-_LONGEST_KEY: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def _prepared(settings: Settings, model: ModelSettings, local: LocalModel | None
         return _embedded(settings, model, local)
     if model.engine is not None:
         return _child(settings, model)
-    return _Attached(model, _api_key(model.api_key_file))
+    return _Attached(model, None if model.api_key_file is None else one_line(model.api_key_file, "an API key"))
 
 
 # In this process -----------------------------------------------------------------------------------------------------
@@ -247,26 +246,6 @@ async def _open(
             created=int(time.time()),
         )
     )
-
-
-def _api_key(path: Path | None) -> str | None:
-    """The key in a file.
-
-    Raises:
-        ConfigError: the file can't be read, or doesn't hold one word.
-    """
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(_LONGEST_KEY + 1).decode("ascii").strip()
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        text = ""
-    if not text or len(text) > _LONGEST_KEY or not text.isprintable() or " " in text:
-        raise ConfigError(f"{path}: expected an API key, one line of ASCII")
-    return text
 
 
 # Started by us -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from confide.config import ModelSettings, load
 from confide.engine.catalogue import CATALOGUE
 from confide.errors import OperatorError
 from confide.store.keys import KeyRing, KeyStore
+from confide.store.sqlite import SqliteFile
 
 Captured = pytest.CaptureFixture[str]
 
@@ -108,7 +109,7 @@ def test_keys_live_from_create_to_revoke(tmp_path: Path, capsys: Captured) -> No
     assert run(["keys", "create", "app"]) == 0
     key = capsys.readouterr().out.strip()
     assert re.fullmatch(r"sk-confide-[A-Za-z0-9_-]{43}", key)
-    with KeyStore(tmp_path / "data" / "confide.db") as store:
+    with KeyStore(SqliteFile(tmp_path / "data" / "confide.db")) as store:
         assert KeyRing(store).find(key) is not None
     assert run(["keys", "list", "--json"]) == 0
     out = capsys.readouterr().out
@@ -178,7 +179,7 @@ def test_print_curl_makes_a_fresh_key_at_each_start(tmp_path: Path, capsys: Capt
         announcer(load({}), "m", print_curl=True)("http://127.0.0.1:1/")
         (key,) = set(re.findall(r"sk-confide-[\w-]{43}", capsys.readouterr().out))
         keys.append(key)
-    with KeyStore(tmp_path / "data" / "confide.db") as store:
+    with KeyStore(SqliteFile(tmp_path / "data" / "confide.db")) as store:
         assert [KeyRing(store).find(key) is None for key in keys] == [True, False]
     announcer(load({}), "m", print_curl=False)("http://127.0.0.1:1")
     announcer(load({"auth": False}), "m", print_curl=True)("http://127.0.0.1:1")

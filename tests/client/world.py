@@ -41,6 +41,7 @@ from confide.listening import Server, Stages, bind
 from confide.route.models import ModelTable, ServedModel
 from confide.store.keys import KeyRing, KeyStore
 from confide.store.receipts import ReceiptStore, ReceiptWriter
+from confide.store.sqlite import SqliteFile
 from confide.tls import ServerTls, server_context
 from confide.verify.policy import ModelsPolicy, Policy
 from confide.verify.roots import Root, development
@@ -143,10 +144,10 @@ def world(
     listed = tls if listed is None else listed
     machine, path = DevMachine(made.pki), folder / "confide.db"
     with ExitStack() as closing:
-        store = closing.enter_context(KeyStore(path))
+        store = closing.enter_context(KeyStore(SqliteFile(path)))
         made.key = store.create("test")
-        receipts = closing.enter_context(ReceiptStore(path))
-        writer = ReceiptWriter(path)
+        receipts = closing.enter_context(ReceiptStore(SqliteFile(path)))
+        writer = ReceiptWriter(SqliteFile(path))
         closing.callback(writer.close)
         terms = Terms(subject=manifest_subject(MANIFEST.digest()), tls=listed)
         made.custodian = Custodian(EphemeralKeys(root), terms, writer, clock=made.clock)

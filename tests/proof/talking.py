@@ -18,6 +18,7 @@ from coincurve import PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from confide.store.keys import KeyStore
+from confide.store.sqlite import SqliteFile
 from confide.wire import legacy
 from confide.wire.aci import Keyset, Report, parse_keyset, parse_report
 from confide.wire.receipt import ModelManifest, Receipt, ResponseAborted, parse_receipt
@@ -98,7 +99,7 @@ class EchoServer:
 @contextmanager
 def echoing(folder: Path, *arguments: str) -> Iterator[EchoServer]:
     """An echo server with a data folder of its own."""
-    with KeyStore(folder / "data" / "confide.db") as store:
+    with KeyStore(SqliteFile(folder / "data" / "confide.db")) as store:
         keys = (store.create("first"), store.create("second"))
     server = EchoServer(folder, arguments, keys)
     server.start()

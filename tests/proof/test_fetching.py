@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from confide.store.receipts import ReceiptRow, ReceiptStore, ReceiptWriter
+from confide.store.sqlite import SqliteFile
 
 READERS = 6
 ROUNDS = 100
@@ -18,7 +19,7 @@ ROUNDS = 100
 
 def test_a_receipt_is_found_as_soon_as_it_is_committed(tmp_path: Path) -> None:
     path = tmp_path / "confide.db"
-    writer, ended = ReceiptWriter(path), threading.Event()
+    writer, ended = ReceiptWriter(SqliteFile(path)), threading.Event()
     lost: list[int] = []
 
     async def write_and_fetch(store: ReceiptStore) -> None:
@@ -31,7 +32,7 @@ def test_a_receipt_is_found_as_soon_as_it_is_committed(tmp_path: Path) -> None:
         while not ended.is_set():
             store.find("r0", owner="owner")
 
-    with ReceiptStore(path) as store:
+    with ReceiptStore(SqliteFile(path)) as store:
         readers = [threading.Thread(target=read, args=(store,)) for _ in range(READERS)]
         for reader in readers:
             reader.start()

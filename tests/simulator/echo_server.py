@@ -45,8 +45,7 @@ from confide.identity.identity import Terms
 from confide.identity.roles import EphemeralKeys
 from confide.listening import Server, Stages, base_url, bind
 from confide.route.models import ModelTable, ServedModel
-from confide.store.keys import KeyRing, KeyStore
-from confide.store.receipts import ReceiptStore, ReceiptWriter
+from confide.store import open as stores
 from confide.wire import jcs, manifest
 from confide.wire.aci import manifest_subject
 from confide.wire.answers import (
@@ -225,23 +224,22 @@ def main() -> None:
     sources = choose("dev", Places(asked.data_dir))
     clock = Clock(asked.moved_clock)
     root = bytes.fromhex(asked.root) if asked.root else None
-    path = asked.data_dir / "confide.db"
+    database = stores.database(asked.database, asked.data_dir / "confide.db")
     listener = bind("127.0.0.1", asked.port)
     with ExitStack() as closing:
-        store = closing.enter_context(KeyStore(path))
-        receipts = closing.enter_context(ReceiptStore(path))
-        writer = ReceiptWriter(path)
-        closing.callback(writer.close)
+        store = closing.enter_context(stores.opened(database))
         terms = Terms(subject=manifest_subject(MANIFEST_DIGEST))
-        custodian = Custodian(EphemeralKeys(root), terms, writer, clock=clock, period=asked.key_period)
-        prover = Prover(custodian, writer, manifest=MANIFEST_DIGEST, clock=clock, model_in_text=asked.signature_model)
+        custodian = Custodian(EphemeralKeys(root), terms, store.writer, clock=clock, period=asked.key_period)
+        prover = Prover(
+            custodian, store.writer, manifest=MANIFEST_DIGEST, clock=clock, model_in_text=asked.signature_model
+        )
         app = build(
             ApiParts(
                 models=ModelTable([ServedModel(id=MODEL, engine=EchoEngine(), name="Echo", aliases=("echo",))]),
-                doorman=Doorman(None if asked.no_auth else KeyRing(store, max_age=0.1).find),
+                doorman=Doorman(None if asked.no_auth else store.keys.find),
                 prover=prover,
                 attestor=Attestor(custodian, sources, MANIFEST),
-                receipts=receipts,
+                receipts=store.receipts,
                 limits=ChatLimits(max_body_bytes=16 * 2**20, keep_alive=asked.keep_alive),
                 images=ImageRules(ImagePolicy(max_bytes=2**20, max_pixels=10**6, allow_urls=False), None),
                 cors_origins=("https://app.example",),
@@ -274,6 +272,7 @@ def _log_everything() -> None:
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator.echo_server", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--database", help="the URL of a PostgreSQL database, in place of a file")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--no-auth", action="store_true")
     parser.add_argument("--root", help="64 hex digits from which all keys are derived; new ones where absent")

@@ -8,13 +8,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.store.plans import plans
 
 from confide.errors import OperatorError, StoreError
-from confide.store.database import SCHEMA_VERSION
+from confide.store.base import Database
 from confide.store.keys import KeyRecord, KeyRing, KeyStore
+from confide.store.schema import SCHEMA_VERSION
+from confide.store.sqlite import SqliteFile
+
+
+def rows(database: Database, sql: str) -> list[Any]:
+    """What is in a table."""
+    session = database.session()
+    try:
+        return session.execute(sql).fetchall()
+    finally:
+        session.close()
 
 
 class Clock:
@@ -25,39 +37,36 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "confide.db"
-
-
-def test_a_key_is_returned_once_and_only_its_digest_is_stored(path: Path) -> None:
-    with KeyStore(path, now=lambda: 1234.5) as store:
+def test_a_key_is_returned_once_and_only_its_digest_is_stored(database: Database, path: Path) -> None:
+    with KeyStore(database, now=lambda: 1234.5) as store:
         key = store.create("app")
         assert re.fullmatch(r"sk-confide-[A-Za-z0-9_-]{43}", key)
         (record,) = store.list()
         assert (record.name, record.created, record.revoked) == ("app", 1234, None)
         assert re.fullmatch(r"key_[0-9a-f]{12}", record.id)
         assert store.digests() == {hashlib.sha256(key.encode()).digest(): record}
-    for file in path.parent.iterdir():
+        for stored in rows(database, "SELECT * FROM api_key"):
+            assert key not in str(stored)
+    for file in path.parent.glob("*"):
         assert key.encode() not in file.read_bytes()
 
 
 def test_only_the_owner_can_read(path: Path) -> None:
-    with KeyStore(path) as store:
+    with KeyStore(SqliteFile(path)) as store:
         store.create("app")
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert modes == {"confide.db": 0o600, "confide.db-wal": 0o600, "confide.db-shm": 0o600}
 
 
-def test_keys_last_and_revoked_names_are_free_again(path: Path) -> None:
-    with KeyStore(path) as store:
+def test_keys_last_and_revoked_names_are_free_again(database: Database) -> None:
+    with KeyStore(database) as store:
         old = store.create("app")
         with pytest.raises(OperatorError, match="there is an active key named app"):
             store.create("app")
         assert store.revoke("app").revoked is not None
         new = store.create("app")
-    with KeyStore(path) as store:
+    with KeyStore(database) as store:
         ring = KeyRing(store)
         assert ring.find(old) is None
         assert ring.find(new) == store.list()[1]
@@ -67,70 +76,70 @@ def test_keys_last_and_revoked_names_are_free_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "two words", "ümlaut", "a\n", "key_1", "a/b"])
-def test_names_that_are_refused(path: Path, name: str) -> None:
-    with KeyStore(path) as store, pytest.raises(OperatorError, match="can't name a key"):
+def test_names_that_are_refused(database: Database, name: str) -> None:
+    with KeyStore(database) as store, pytest.raises(OperatorError, match="can't name a key"):
         store.create(name)
 
 
-def test_revoking_what_is_not_there(path: Path) -> None:
+def test_revoking_what_is_not_there(database: Database) -> None:
     with (
-        KeyStore(path) as store,
+        KeyStore(database) as store,
         pytest.raises(OperatorError, match="no active key with the name or id nobody"),
     ):
         store.revoke("nobody")
 
 
-def test_the_version_changes_with_the_keys_whoever_changes_them_and_with_nothing_else(path: Path) -> None:
-    with KeyStore(path) as store:
+def test_the_version_changes_with_the_keys_whoever_changes_them_and_with_nothing_else(database: Database) -> None:
+    with KeyStore(database) as store:
         store.create("app")
-        other = sqlite3.connect(path, isolation_level=None)
+        other = database.session()
         for statement in (
             "UPDATE api_key SET revoked = 5 WHERE name = 'app'",
             "UPDATE api_key SET revoked = NULL",
-            "INSERT INTO api_key (id, name, digest, created) VALUES ('key_x', 'by hand', x'00', 1)",
+            "INSERT INTO api_key (id, name, digest, created) VALUES ('key_x', 'by hand', 'a digest', 1)",
             "DELETE FROM api_key WHERE name = 'app'",
         ):
             before = store.data_version()
             other.execute(statement)
             assert store.data_version() > before, statement
         before = store.data_version()
-        other.execute("INSERT INTO receipt (receipt_id, created, document) VALUES ('rcpt-1', 1, x'00')")
+        other.execute("INSERT INTO receipt (receipt_id, created, document) VALUES ('rcpt-1', 1, 'document')")
         other.close()
         assert store.data_version() == before
 
 
 @pytest.mark.parametrize("work", [lambda store: store.revoke("app"), lambda store: store.data_version()])
 def test_what_is_asked_of_one_key_does_not_read_all_of_them(path: Path, work: Callable[[KeyStore], object]) -> None:
-    with KeyStore(path) as store:
+    with KeyStore(SqliteFile(path)) as store:
         store.create("app")
         assert [plan for plan in plans(store._db, lambda: work(store)) if plan.startswith("SCAN api_key ")] == []
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
-    KeyStore(path).close()
+    KeyStore(SqliteFile(path)).close()
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 7")
     db.close()
     with pytest.raises(StoreError, match=f"schema version 7, and this confide knows {SCHEMA_VERSION}"):
-        KeyStore(path)
+        KeyStore(SqliteFile(path))
 
 
 def test_a_file_that_is_no_database(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database, but long enough to be looked at" * 100)
     with pytest.raises(StoreError, match="can't be used: file is not a database"):
-        KeyStore(path)
+        KeyStore(SqliteFile(path))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(StoreError, match="can't be used"):
-        KeyStore(tmp_path / "data" / "confide.db")
+        KeyStore(SqliteFile(tmp_path / "data" / "confide.db"))
 
 
-def test_the_ring_sees_another_process_within_its_age(path: Path) -> None:
+def test_the_ring_sees_another_process_within_its_age(database: Database) -> None:
     clock = Clock()
-    with KeyStore(path) as server, KeyStore(path) as operator:
+    with KeyStore(database) as server, KeyStore(database) as operator:
         ring = KeyRing(server, max_age=1.0, clock=clock)
         assert ring.find("sk-confide-wrong") is None
         key = operator.create("app")
@@ -146,15 +155,16 @@ def test_the_ring_sees_another_process_within_its_age(path: Path) -> None:
         assert ring.find(key) is None
 
 
-def test_the_ring_sees_a_real_other_process(path: Path) -> None:
+def test_the_ring_sees_a_real_other_process(database: Database, where: tuple[str | None, Path]) -> None:
     clock = Clock()
-    with KeyStore(path) as server:
+    with KeyStore(database) as server:
         ring = KeyRing(server, clock=clock)
         assert ring.find("nothing") is None
         program = "import sys; from pathlib import Path; from confide.store.keys import KeyStore\n"
-        program += "with KeyStore(Path(sys.argv[1])) as s: print(s.create('other'))"
+        program += "from confide.store.open import database\n"
+        program += "with KeyStore(database(sys.argv[2] or None, Path(sys.argv[1]))) as s: print(s.create('other'))"
         made = subprocess.run(
-            [sys.executable, "-c", program, str(path)],
+            [sys.executable, "-c", program, str(where[1]), where[0] or ""],
             check=True,
             capture_output=True,
             text=True,
@@ -166,9 +176,9 @@ def test_the_ring_sees_a_real_other_process(path: Path) -> None:
         assert found.name == "other"
 
 
-def test_the_ring_sees_its_own_store(path: Path) -> None:
+def test_the_ring_sees_its_own_store(database: Database) -> None:
     clock = Clock()
-    with KeyStore(path) as store:
+    with KeyStore(database) as store:
         ring = KeyRing(store, clock=clock)
         assert ring.find("x") is None
         key = store.create("app")
@@ -225,9 +235,9 @@ def test_a_store_that_is_down_lets_nobody_in() -> None:
 
 
 def test_a_replaced_or_removed_file_is_noticed(path: Path) -> None:
-    with KeyStore(path) as store:
+    with KeyStore(SqliteFile(path)) as store:
         other = path.with_name("other.db")
-        KeyStore(other).close()
+        KeyStore(SqliteFile(other)).close()
         other.replace(path)
         with pytest.raises(StoreError, match="was replaced"):
             store.data_version()
@@ -236,15 +246,15 @@ def test_a_replaced_or_removed_file_is_noticed(path: Path) -> None:
             store.data_version()
 
 
-def test_a_closed_store_is_down(path: Path) -> None:
-    store = KeyStore(path)
+def test_a_closed_store_is_down(database: Database) -> None:
+    store = KeyStore(database)
     store.close()
     with pytest.raises(StoreError):
         store.list()
 
 
 @pytest.mark.parametrize("presented", ["", "sk-confide-", "ключ", "\ud800", "k" * 100_000])
-def test_any_text_can_be_presented(path: Path, presented: str) -> None:
-    with KeyStore(path) as store:
+def test_any_text_can_be_presented(database: Database, presented: str) -> None:
+    with KeyStore(database) as store:
         store.create("app")
         assert KeyRing(store).find(presented) is None

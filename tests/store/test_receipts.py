@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +18,12 @@ import pytest
 from tests.store.plans import plans
 
 from confide.errors import StoreError
-from confide.store.database import SCHEMA_VERSION
+from confide.store.base import Database, Rows, Session
 from confide.store.ids import ordered_id
 from confide.store.keys import KeyStore
 from confide.store.receipts import PRUNE_BATCH, ReceiptRow, ReceiptStore, ReceiptWriter
+from confide.store.schema import SCHEMA_VERSION
+from confide.store.sqlite import SqliteFile
 from confide.store.writer import Writer
 
 T = TypeVar("T")
@@ -29,18 +31,13 @@ ROUNDS = int(os.environ.get("CONFIDE_SOAK") or 0) // 20 or 8
 """How often a writing process is killed; 50 in the long run."""
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "confide.db"
-
-
 def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
 @contextmanager
-def writing(path: Path, **options: Any) -> Iterator[ReceiptWriter]:
-    writer = ReceiptWriter(path, **options)
+def writing(database: Database, **options: Any) -> Iterator[ReceiptWriter]:
+    writer = ReceiptWriter(database, **options)
     try:
         yield writer
     finally:
@@ -61,8 +58,8 @@ def row(number: int, **members: Any) -> ReceiptRow:
 # Looking up ----------------------------------------------------------------------------------------------------------
 
 
-def test_receipts_are_found_by_either_id_with_their_owner(path: Path) -> None:
-    with writing(path) as writer, ReceiptStore(path) as store:
+def test_receipts_are_found_by_either_id_with_their_owner(database: Database) -> None:
+    with writing(database) as writer, ReceiptStore(database) as store:
         run(writer.commit(row(1, legacy=b"proof"), row(2, owner=None, chat_id=None)))
         for name in ("rcpt-" + "0" * 23 + "1", "chatcmpl-1"):
             found = store.find(name, owner="key_1")
@@ -74,8 +71,8 @@ def test_receipts_are_found_by_either_id_with_their_owner(path: Path) -> None:
         assert store.find("chatcmpl-2", owner=None) is None
 
 
-def test_one_response_id_of_several_requests_finds_the_callers_newest(path: Path) -> None:
-    with writing(path) as writer, ReceiptStore(path) as store:
+def test_one_response_id_of_several_requests_finds_the_callers_newest(database: Database) -> None:
+    with writing(database) as writer, ReceiptStore(database) as store:
         rows = [row(number, chat_id="same", owner=owner) for number, owner in enumerate(["a", "b", "a", "c"])]
         run(writer.commit(*rows))
         for owner, document in (("a", b"document 2"), ("b", b"document 1"), ("nobody", b"document 3")):
@@ -84,27 +81,27 @@ def test_one_response_id_of_several_requests_finds_the_callers_newest(path: Path
             assert found.document == document
 
 
-def test_a_response_id_cannot_hide_a_receipt_id(path: Path) -> None:
-    with writing(path) as writer, ReceiptStore(path) as store:
+def test_a_response_id_cannot_hide_a_receipt_id(database: Database) -> None:
+    with writing(database) as writer, ReceiptStore(database) as store:
         run(writer.commit(row(1), row(2, chat_id=row(1).receipt_id)))
         found = store.find(row(1).receipt_id, owner="key_1")
         assert found is not None
         assert found.document == b"document 1"
 
 
-def test_keysets_stay(path: Path) -> None:
+def test_keysets_stay(database: Database) -> None:
     async def keep(writer: ReceiptWriter) -> None:
         await writer.keep_keyset("sha256:1", b"keyset", 5)
         await writer.keep_keyset("sha256:1", b"another", 6)
 
-    with writing(path) as writer, ReceiptStore(path) as store:
+    with writing(database) as writer, ReceiptStore(database) as store:
         run(keep(writer))
         assert store.keyset("sha256:1") == b"keyset"
         assert store.keyset("sha256:2") is None
 
 
 def test_a_file_of_the_first_schema_is_brought_up_and_keeps_its_keys(path: Path) -> None:
-    with KeyStore(path) as keys:
+    with KeyStore(SqliteFile(path)) as keys:
         keys.create("app")
     db = sqlite3.connect(path)
     for trigger in ("made", "changed", "gone"):
@@ -115,20 +112,22 @@ def test_a_file_of_the_first_schema_is_brought_up_and_keeps_its_keys(path: Path)
     db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
-    with writing(path) as writer:
+    with writing(SqliteFile(path)) as writer:
         run(writer.commit(row(1)))
     db = sqlite3.connect(path)
     assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     db.close()
-    with KeyStore(path) as keys:
+    with KeyStore(SqliteFile(path)) as keys:
         assert [key.name for key in keys.list()] == ["app"]
 
 
 def test_another_process_that_closes_the_file_does_not_take_the_log_away(path: Path) -> None:
     """Several connections in this process, one in another that ends: what is written before and after is seen."""
-    with KeyStore(path) as keys, ReceiptStore(path) as receipts, writing(path) as writer:
-        need = "from pathlib import Path\nfrom confide.store.keys import KeyStore"
-        code = f"{need}\nwith KeyStore(Path({str(path)!r})) as keys:\n    keys.create('x')"
+    file = SqliteFile(path)
+    with KeyStore(file) as keys, ReceiptStore(file) as receipts, writing(file) as writer:
+        need = "from pathlib import Path\nfrom confide.store.keys import KeyStore\n"
+        need += "from confide.store.sqlite import SqliteFile"
+        code = f"{need}\nwith KeyStore(SqliteFile(Path({str(path)!r}))) as keys:\n    keys.create('x')"
         run(writer.commit(row(2)))
         before = keys.data_version()
         subprocess.run([sys.executable, "-c", code], check=True)
@@ -140,14 +139,14 @@ def test_another_process_that_closes_the_file_does_not_take_the_log_away(path: P
         subprocess.run([sys.executable, "-c", code.replace("'x'", "'y'")], check=True)
         assert [key.name for key in keys.list()] == ["x", "y"]
         assert receipts.find(row(1).receipt_id, owner=None) is not None
-    with ReceiptStore(path) as receipts:
+    with ReceiptStore(file) as receipts:
         assert receipts.find(row(1).receipt_id, owner=None) is not None
 
 
 # Replay marks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_mark_is_claimed_once_until_it_expires(path: Path) -> None:
+def test_a_mark_is_claimed_once_until_it_expires(database: Database) -> None:
     async def main(writer: ReceiptWriter) -> list[bool]:
         return [
             await writer.claim("nonce", now=100, expires=400),
@@ -158,20 +157,20 @@ def test_a_mark_is_claimed_once_until_it_expires(path: Path) -> None:
             await writer.claim("nonce", now=401, expires=701),
         ]
 
-    with writing(path) as writer:
+    with writing(database) as writer:
         assert run(main(writer)) == [True, False, True, False, True, False]
 
 
-def test_of_many_claims_in_several_writers_one_is_the_first(path: Path) -> None:
+def test_of_many_claims_in_several_writers_one_is_the_first(database: Database) -> None:
     async def main(*writers: ReceiptWriter) -> list[bool]:
         return await asyncio.gather(*[writer.claim("n", now=1, expires=9) for writer in writers * 30])
 
-    with writing(path) as one, writing(path) as other:
+    with writing(database) as one, writing(database) as other:
         assert sum(run(main(one, other))) == 1
 
 
 def test_a_store_that_is_down_is_an_error_and_not_a_replay(path: Path) -> None:
-    with writing(path) as writer:
+    with writing(SqliteFile(path)) as writer:
         path.unlink()
         with pytest.raises(StoreError, match="No such file"):
             run(writer.claim("n", now=1, expires=9))
@@ -183,7 +182,7 @@ def test_a_store_that_is_down_is_an_error_and_not_a_replay(path: Path) -> None:
 # Retention -----------------------------------------------------------------------------------------------------------
 
 
-def test_old_receipts_go_in_small_batches_and_others_stay(path: Path) -> None:
+def test_old_receipts_go_in_small_batches_and_others_stay(database: Database) -> None:
     old = PRUNE_BATCH * 2 + 7
 
     async def main(writer: ReceiptWriter) -> int:
@@ -192,17 +191,15 @@ def test_old_receipts_go_in_small_batches_and_others_stay(path: Path) -> None:
         await writer.claim("valid", now=0, expires=111)
         return await writer.prune(now=110, keep_seconds=10)
 
-    with writing(path) as writer, ReceiptStore(path) as store:
+    with writing(database) as writer, ReceiptStore(database) as store:
         assert run(main(writer)) == old
         assert store.find("chatcmpl-0", owner="key_1") is None
         assert store.find(f"chatcmpl-{old}", owner="key_1") is not None
         assert run(writer.prune(now=110, keep_seconds=10)) == 0
-    db = sqlite3.connect(path)
-    assert db.execute("SELECT mark FROM replay_mark").fetchall() == [("valid",)]
-    db.close()
+    assert selected(database, "SELECT mark FROM replay_mark") == [("valid",)]
 
 
-def test_answers_are_committed_between_the_batches(path: Path) -> None:
+def test_answers_are_committed_between_the_batches(database: Database) -> None:
     async def main(writer: ReceiptWriter) -> bool:
         await writer.commit(*[row(number, created=10) for number in range(PRUNE_BATCH * 20)])
         pruning = asyncio.create_task(writer.prune(now=110, keep_seconds=10))
@@ -212,7 +209,7 @@ def test_answers_are_committed_between_the_batches(path: Path) -> None:
         assert await pruning == PRUNE_BATCH * 20
         return early
 
-    with writing(path) as writer:
+    with writing(database) as writer:
         assert run(main(writer))
 
 
@@ -228,7 +225,7 @@ READS: dict[str, Callable[[ReceiptStore], object]] = {
 
 @pytest.mark.parametrize("name", READS)
 def test_what_is_read_is_found_by_an_index(path: Path, name: str) -> None:
-    with writing(path) as writer, ReceiptStore(path) as store:
+    with writing(SqliteFile(path)) as writer, ReceiptStore(SqliteFile(path)) as store:
         run(writer.commit(row(1), row(2)))
         found = plans(store._db, lambda: READS[name](store))
     assert [plan for plan in found if plan.startswith("SCAN")] == []
@@ -245,7 +242,7 @@ WRITES: dict[str, Callable[[ReceiptWriter], Coroutine[Any, Any, object]]] = {
 
 @pytest.mark.parametrize("name", WRITES)
 def test_what_is_written_is_placed_by_an_index(path: Path, name: str) -> None:
-    with writing(path) as writer:
+    with writing(SqliteFile(path)) as writer:
         found = plans(writer._writer._db, lambda: run(WRITES[name](writer)))
     assert [plan for plan in found if plan.startswith("SCAN")] == []
     assert any("INDEX receipt_created" in plan for plan in found) == (name == "old rows")
@@ -263,15 +260,13 @@ def test_ids_are_in_the_order_of_time_and_never_the_same() -> None:
 
 
 class Gate:
-    """A job that holds the thread until it is told to go on, and then lists what is executed after it."""
+    """A job that holds the thread until it is told to go on."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
         self.open = threading.Event()
-        self.statements: list[str] = []
 
-    def run(self, db: sqlite3.Connection) -> None:
-        db.set_trace_callback(self.statements.append)
+    def run(self, db: Session) -> None:
         self.entered.set()
         assert self.open.wait(10)
 
@@ -282,8 +277,8 @@ class Insert:
     def __init__(self, digest: str) -> None:
         self._digest = digest
 
-    def run(self, db: sqlite3.Connection) -> str:
-        db.execute("INSERT INTO keyset VALUES (?, x'', 0)", (self._digest,))
+    def run(self, db: Session) -> str:
+        db.execute("INSERT INTO keyset VALUES (?, ?, 0)", (self._digest, b""))
         return self._digest
 
 
@@ -293,19 +288,59 @@ class Fail:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def run(self, db: sqlite3.Connection) -> None:
+    def run(self, db: Session) -> None:
         raise self._error
 
 
-def digests(path: Path) -> set[str]:
-    db = sqlite3.connect(path)
-    found = {digest for (digest,) in db.execute("SELECT digest FROM keyset")}
-    db.close()
-    return found
+def digests(database: Database) -> set[str]:
+    return {digest for (digest,) in selected(database, "SELECT digest FROM keyset")}
+
+
+def selected(database: Database, sql: str) -> list[Any]:
+    """What is in a table."""
+    session = database.session()
+    try:
+        return session.execute(sql).fetchall()
+    finally:
+        session.close()
+
+
+class Noting:
+    """A session that notes when transactions begin and end."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.noted: list[str] = []
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Rows:
+        return self._session.execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Rows:
+        return self._session.executemany(sql, parameters)
+
+    def check(self) -> None:
+        self._session.check()
+
+    def begin(self) -> None:
+        self.noted.append("begin")
+        self._session.begin()
+
+    def commit(self) -> None:
+        self._session.commit()
+        self.noted.append("commit")
+
+    def rollback(self) -> None:
+        self._session.rollback()
+        self.noted.append("rollback")
+
+    def close(self) -> None:
+        self._session.close()
 
 
 async def behind_a_gate(writer: Writer, *jobs: Any) -> tuple[list[Any], list[str]]:
-    """The outcomes of jobs that were all waiting when the thread could go on, and what the thread executed."""
+    """The outcomes of jobs that were all waiting when the thread could go on, and the transactions it made of them."""
+    noting = Noting(writer._db)
+    writer._db = noting
     gate = Gate()
     first = asyncio.create_task(writer.commit(gate))
     assert await asyncio.to_thread(gate.entered.wait, 10)
@@ -313,48 +348,42 @@ async def behind_a_gate(writer: Writer, *jobs: Any) -> tuple[list[Any], list[str
     await asyncio.sleep(0.05)
     gate.open.set()
     await first
-    return await asyncio.gather(*rest, return_exceptions=True), gate.statements
+    return await asyncio.gather(*rest, return_exceptions=True), noting.noted
 
 
-def test_what_waits_shares_one_transaction(path: Path) -> None:
-    writer = Writer(path)
+def test_what_waits_shares_one_transaction(database: Database) -> None:
+    writer = Writer(database)
     names = [f"d{number}" for number in range(50)]
-    outcomes, statements = run(behind_a_gate(writer, *[Insert(name) for name in names]))
+    outcomes, noted = run(behind_a_gate(writer, *[Insert(name) for name in names]))
     writer.close()
     assert outcomes == names
-    assert [statement for statement in statements if statement.startswith(("BEGIN", "COMMIT"))] == [
-        "COMMIT",
-        "BEGIN IMMEDIATE",
-        "COMMIT",
-    ]
-    assert digests(path) == set(names)
+    assert noted == ["begin", "commit"] * 2
+    assert digests(database) == set(names)
 
 
-def test_a_batch_has_a_limit(path: Path) -> None:
-    writer = Writer(path, most_batch=10)
-    _, statements = run(behind_a_gate(writer, *[Insert(f"d{number}") for number in range(25)]))
+def test_a_batch_has_a_limit(database: Database) -> None:
+    writer = Writer(database, most_batch=10)
+    _, noted = run(behind_a_gate(writer, *[Insert(f"d{number}") for number in range(25)]))
     writer.close()
-    assert statements.count("COMMIT") == 1 + 3
+    assert noted == ["begin", "commit"] * (1 + 3)
 
 
-@pytest.mark.parametrize(
-    "error", [sqlite3.IntegrityError("twice"), ValueError("surrogate"), TypeError("type"), OverflowError("2^64")]
-)
-def test_a_job_at_fault_fails_alone(path: Path, error: Exception) -> None:
-    writer = Writer(path)
-    outcomes, _ = run(behind_a_gate(writer, Insert("a"), Fail(error), Insert("b")))
+@pytest.mark.parametrize("error", [None, ValueError("surrogate"), TypeError("type"), OverflowError("2^64")])
+def test_a_job_at_fault_fails_alone(database: Database, error: Exception | None) -> None:
+    writer = Writer(database)
+    outcomes, _ = run(behind_a_gate(writer, Insert("a"), Fail(error or database.taken("twice")), Insert("b")))
     writer.close()
     assert [type(outcome) for outcome in outcomes] == [str, StoreError, str]
-    assert digests(path) == {"a", "b"}
+    assert digests(database) == {"a", "b"}
 
 
-def test_a_receipt_id_that_is_taken_fails_alone(path: Path) -> None:
+def test_a_receipt_id_that_is_taken_fails_alone(database: Database) -> None:
     async def main(writer: ReceiptWriter) -> list[Any]:
         await writer.commit(row(1))
         again = [row(1, document=b"another"), row(2), row(3)]
         return await asyncio.gather(*[writer.commit(one) for one in again], return_exceptions=True)
 
-    with writing(path) as writer, ReceiptStore(path) as store:
+    with writing(database) as writer, ReceiptStore(database) as store:
         first, *others = run(main(writer))
         assert isinstance(first, StoreError)
         assert others == [None, None]
@@ -363,23 +392,23 @@ def test_a_receipt_id_that_is_taken_fails_alone(path: Path) -> None:
         assert found.document == b"document 1"
 
 
-def test_a_store_that_fails_fails_every_waiter_and_nothing_is_half_done(path: Path) -> None:
-    writer = Writer(path)
-    full = sqlite3.OperationalError("database or disk is full")
+def test_a_store_that_fails_fails_every_waiter_and_nothing_is_half_done(database: Database) -> None:
+    writer = Writer(database)
+    full = database.errors[0]("database or disk is full")
     outcomes, _ = run(behind_a_gate(writer, Insert("a"), Fail(full), Insert("b")))
     assert [str(outcome).endswith("can't be used: database or disk is full") for outcome in outcomes] == [True] * 3
-    assert digests(path) == set()
+    assert digests(database) == set()
     assert run(writer.commit(Insert("c"))) == "c"
     writer.close()
 
 
 @pytest.mark.parametrize(("most_batch", "committed"), [(10, set()), (1, {"a"})])
 def test_a_thread_that_breaks_leaves_nobody_waiting(
-    path: Path, monkeypatch: pytest.MonkeyPatch, most_batch: int, committed: set[str]
+    database: Database, monkeypatch: pytest.MonkeyPatch, most_batch: int, committed: set[str]
 ) -> None:
     broke: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda arguments: broke.append(arguments.exc_value))
-    writer = Writer(path, most_batch=most_batch)
+    writer = Writer(database, most_batch=most_batch)
     outcomes, _ = run(behind_a_gate(writer, Insert("a"), Fail(RuntimeError("a bug")), Insert("b")))
     assert {outcome for outcome in outcomes if isinstance(outcome, str)} == committed
     assert [type(outcome) for outcome in outcomes[1:]] == [StoreError] * 2
@@ -387,10 +416,10 @@ def test_a_thread_that_breaks_leaves_nobody_waiting(
         run(writer.commit(Insert("c")))
     writer.close()
     assert [str(error) for error in broke] == ["a bug"]
-    assert digests(path) == committed
+    assert digests(database) == committed
 
 
-def test_the_queue_is_bounded_and_everybody_gets_through(path: Path) -> None:
+def test_the_queue_is_bounded_and_everybody_gets_through(database: Database) -> None:
     async def main() -> int:
         gate = Gate()
         first = asyncio.create_task(writer.commit(gate))
@@ -402,19 +431,19 @@ def test_the_queue_is_bounded_and_everybody_gets_through(path: Path) -> None:
         await asyncio.gather(first, *rest)
         return waiting
 
-    writer = Writer(path, most_waiting=4)
+    writer = Writer(database, most_waiting=4)
     assert run(main()) == 3
     writer.close()
-    assert len(digests(path)) == 20
+    assert len(digests(database)) == 20
 
 
-def test_a_caller_that_leaves_does_not_undo_its_row(path: Path) -> None:
+def test_a_caller_that_leaves_does_not_undo_its_row(database: Database) -> None:
     async def main() -> None:
         gate = Gate()
         first = asyncio.create_task(writer.commit(gate))
         assert await asyncio.to_thread(gate.entered.wait, 10)
         leaver = asyncio.create_task(writer.commit(Insert("left")))
-        failing = asyncio.create_task(writer.commit(Fail(sqlite3.IntegrityError("x"))))
+        failing = asyncio.create_task(writer.commit(Fail(database.taken("x"))))
         await asyncio.sleep(0.01)
         leaver.cancel()
         failing.cancel()
@@ -423,13 +452,13 @@ def test_a_caller_that_leaves_does_not_undo_its_row(path: Path) -> None:
         await first
         await writer.commit(Insert("after"))
 
-    writer = Writer(path)
+    writer = Writer(database)
     run(main())
     writer.close()
-    assert digests(path) == {"left", "after"}
+    assert digests(database) == {"left", "after"}
 
 
-def test_close_commits_what_waits(path: Path) -> None:
+def test_close_commits_what_waits(database: Database) -> None:
     async def main() -> list[str]:
         gate = Gate()
         first = asyncio.create_task(writer.commit(gate))
@@ -442,16 +471,16 @@ def test_close_commits_what_waits(path: Path) -> None:
         await asyncio.gather(first, closing)
         return await asyncio.gather(*rest)
 
-    writer = Writer(path)
+    writer = Writer(database)
     assert len(run(main())) == 600
-    assert len(digests(path)) == 600
+    assert len(digests(database)) == 600
     with pytest.raises(StoreError, match="is closed"):
         run(writer.commit(Insert("late")))
     writer.close()
 
 
-def test_a_loop_that_has_ended_is_no_trouble(path: Path) -> None:
-    writer = Writer(path)
+def test_a_loop_that_has_ended_is_no_trouble(database: Database) -> None:
+    writer = Writer(database)
     gate = Gate()
 
     async def start() -> None:
@@ -469,7 +498,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     for kind in (Writer, ReceiptStore):
         with pytest.raises(StoreError, match="can't be used"):
-            kind(tmp_path / "data" / "confide.db")
+            kind(SqliteFile(tmp_path / "data" / "confide.db"))
 
 
 # kill -9 -------------------------------------------------------------------------------------------------------------
@@ -477,6 +506,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
 PROGRAM = """
 import asyncio, os, sys
 from pathlib import Path
+from confide.store.open import database
 from confide.store.receipts import ReceiptRow, ReceiptWriter
 
 async def client(writer, number):
@@ -486,17 +516,17 @@ async def client(writer, number):
         os.write(1, name.encode() + b"\\n")
 
 async def main():
-    writer = ReceiptWriter(Path(sys.argv[1]))
+    writer = ReceiptWriter(database(sys.argv[3] or None, Path(sys.argv[1])))
     await asyncio.gather(*[client(writer, number) for number in range(32)])
 
 asyncio.run(main())
 """
 
 
-def written_until_killed(path: Path, name: str, seconds: float) -> list[str]:
+def written_until_killed(where: tuple[str | None, Path], name: str, seconds: float) -> list[str]:
     """The rows that a process said were committed, before it was killed."""
     child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path), name],
+        [sys.executable, "-c", PROGRAM, str(where[1]), name, where[0] or ""],
         stdout=subprocess.PIPE,
         env={"PYTHONPATH": ":".join(sys.path)},
     )
@@ -512,12 +542,12 @@ def written_until_killed(path: Path, name: str, seconds: float) -> list[str]:
     return told.decode().split("\n")[:-1]
 
 
-def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
+def test_what_was_acknowledged_survives_kill_9(database: Database, where: tuple[str | None, Path]) -> None:
     dice = random.Random(int(time.time()))
     told = []
     for number in range(ROUNDS):
-        told += written_until_killed(path, f"round{number}", dice.uniform(0.0, 0.4))
-        with ReceiptStore(path) as store:
+        told += written_until_killed(where, f"round{number}", dice.uniform(0.0, 0.4))
+        with ReceiptStore(database) as store:
             lost = [name for name in told if store.find(name, owner="key_1") is None]
         assert lost == []
     assert len(told) > 100 * ROUNDS

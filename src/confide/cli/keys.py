@@ -1,4 +1,4 @@
-"""``confide keys``: make, list and revoke API keys. A running server notices within a second."""
+"""``confide keys``: make, list and revoke API keys. Running servers notice within two seconds."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from confide import config
 from confide.cli import console
 from confide.cli.options import Config, DataDir, Json
 from confide.store.keys import KeyStore
+from confide.store.open import database
 
 app = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True, add_completion=False)
 
 _MINUTES = "%Y-%m-%d %H:%M UTC"
 
 
-def store_path(settings: config.Settings) -> Path:
-    """The file that holds the keys."""
-    return settings.data_dir / "confide.db"
+def key_store(settings: config.Settings) -> KeyStore:
+    """The keys, where these settings have them."""
+    return KeyStore(database(settings.database_url(), settings.store_file))
 
 
 def _open(config_file: Path | None, data_dir: Path | None) -> KeyStore:
-    return KeyStore(store_path(config.load({"data_dir": data_dir}, config_file=config_file)))
+    return key_store(config.load({"data_dir": data_dir}, config_file=config_file))
 
 
 @app.command("create")

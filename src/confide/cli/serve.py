@@ -14,13 +14,12 @@ import typer
 
 from confide import config
 from confide.cli import console
-from confide.cli.keys import store_path
+from confide.cli.keys import key_store
 from confide.cli.options import CacheDir, Config, DataDir
 from confide.config import ModelSettings, Settings
 from confide.engine import catalogue
 from confide.engine.pull import LocalModel, pull
 from confide.errors import ConfigError
-from confide.store.keys import KeyStore
 
 MAKE_RUN = "make-run"
 """The name of the key that ``--print-curl`` makes anew at each start."""
@@ -139,7 +138,7 @@ def announcer(settings: Settings, model: str, *, print_curl: bool) -> Callable[[
 
 
 def _fresh_key(settings: Settings) -> str:
-    with KeyStore(store_path(settings)) as store:
+    with key_store(settings) as store:
         for record in store.digests().values():
             if record.name == MAKE_RUN:
                 store.revoke(record.id)

@@ -1,21 +1,19 @@
-"""API keys: who may ask. The file holds SHA-256 digests; a key itself is shown once and kept nowhere."""
+"""API keys: who may ask. The store holds SHA-256 digests; a key itself is shown once and kept nowhere."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from msgspec import Struct
 
-from confide.errors import OperatorError, StoreError
-from confide.store.database import mapped, open_database
+from confide.errors import OperatorError
+from confide.store.base import Database, writing
 
 PREFIX = "sk-confide-"
 _NAME = re.compile(r"(?!key_)[A-Za-z0-9._-]{1,64}")
@@ -42,14 +40,13 @@ def digest_of(key: str) -> bytes:
 
 
 class KeyStore:
-    """The table of keys in one SQLite file, open until :meth:`close`."""
+    """The table of keys in one database, open until :meth:`close`."""
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
+    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self._database = database
         self._now = now
-        with mapped(path):
-            self._db = open_database(path)
-        self._inode = path.stat().st_ino
+        with database.mapped():
+            self._db = database.session()
 
     def __enter__(self) -> KeyStore:
         return self
@@ -60,7 +57,7 @@ class KeyStore:
         self.close()
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
+        """Close it; closing twice is fine."""
         self._db.close()
 
     def create(self, name: str, *, require_e2ee: bool = False) -> str:
@@ -68,19 +65,20 @@ class KeyStore:
         if not _NAME.fullmatch(name):
             raise OperatorError(f"{name!r} can't name a key: use 1 to 64 of A-Z a-z 0-9 . _ - (and no leading key_)")
         key = PREFIX + secrets.token_urlsafe(32)
-        row = (f"key_{secrets.token_hex(6)}", name, digest_of(key), int(self._now()), require_e2ee)
-        with mapped(self._path):
+        row = (f"key_{secrets.token_hex(6)}", name, digest_of(key), int(self._now()), int(require_e2ee))
+        with self._database.mapped():
             try:
-                self._db.execute(
-                    "INSERT INTO api_key (id, name, digest, created, require_e2ee) VALUES (?, ?, ?, ?, ?)", row
-                )
-            except sqlite3.IntegrityError:
+                with writing(self._db):
+                    self._db.execute(
+                        "INSERT INTO api_key (id, name, digest, created, require_e2ee) VALUES (?, ?, ?, ?, ?)", row
+                    )
+            except self._database.taken:
                 raise OperatorError(f"there is an active key named {name}; revoke it first") from None
         return key
 
     def list(self) -> list[KeyRecord]:
         """Every key that was ever made, oldest first."""
-        with mapped(self._path):
+        with self._database.mapped():
             rows = self._db.execute(
                 "SELECT id, name, created, revoked, require_e2ee FROM api_key ORDER BY created, rowid"
             ).fetchall()
@@ -89,7 +87,7 @@ class KeyStore:
     def revoke(self, id_or_name: str) -> KeyRecord:
         """End an active key."""
         now = int(self._now())
-        with mapped(self._path):
+        with self._database.mapped(), writing(self._db):
             row = self._db.execute(_ACTIVE, (id_or_name, id_or_name)).fetchone()
             if row is not None:
                 self._db.execute("UPDATE api_key SET revoked = ? WHERE id = ?", (now, row[0]))
@@ -99,7 +97,7 @@ class KeyStore:
 
     def digests(self) -> dict[bytes, KeyRecord]:
         """The active keys, by digest."""
-        with mapped(self._path):
+        with self._database.mapped():
             rows = self._db.execute(
                 "SELECT digest, id, name, created, revoked, require_e2ee FROM api_key WHERE revoked IS NULL"
             ).fetchall()
@@ -107,9 +105,8 @@ class KeyStore:
 
     def data_version(self) -> int:
         """A number that grows when the keys change, by this connection or any other process."""
-        with mapped(self._path):
-            if self._path.stat().st_ino != self._inode:
-                raise StoreError(f"{self._path} was replaced while it was open; restart the server")
+        with self._database.mapped():
+            self._db.check()
             (version,) = self._db.execute("SELECT version FROM api_key_version").fetchone()
         return int(version)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from confide.store.database import mapped, open_database
+from confide.store.base import Database, Session
 from confide.store.writer import Writer
 
 PRUNE_BATCH: Final = 100
@@ -40,7 +38,7 @@ class ReceiptRow:
 class _InsertReceipts:
     rows: Sequence[ReceiptRow]
 
-    def run(self, db: sqlite3.Connection) -> None:
+    def run(self, db: Session) -> None:
         db.executemany(
             "INSERT INTO receipt (receipt_id, chat_id, owner, created, document, legacy) VALUES (?, ?, ?, ?, ?, ?)",
             [(row.receipt_id, row.chat_id, row.owner, row.created, row.document, row.legacy) for row in self.rows],
@@ -53,7 +51,7 @@ class _InsertKeyset:
     document: bytes
     not_after: int
 
-    def run(self, db: sqlite3.Connection) -> None:
+    def run(self, db: Session) -> None:
         db.execute(
             "INSERT INTO keyset (digest, document, not_after) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING",
             (self.digest, self.document, self.not_after),
@@ -66,7 +64,7 @@ class _Claim:
     now: int
     expires: int
 
-    def run(self, db: sqlite3.Connection) -> bool:
+    def run(self, db: Session) -> bool:
         cursor = db.execute(
             "INSERT INTO replay_mark (mark, expires) VALUES (?, ?) "
             "ON CONFLICT (mark) DO UPDATE SET expires = excluded.expires WHERE replay_mark.expires <= ?",
@@ -80,7 +78,7 @@ class _Prune:
     statement: str
     before: int
 
-    def run(self, db: sqlite3.Connection) -> int:
+    def run(self, db: Session) -> int:
         return db.execute(self.statement, (self.before, PRUNE_BATCH)).rowcount
 
 
@@ -98,8 +96,8 @@ class ReceiptWriter:
     Takes the arguments of :class:`confide.store.writer.Writer`.
     """
 
-    def __init__(self, path: Path, **options: Any) -> None:
-        self._writer = Writer(path, **options)
+    def __init__(self, database: Database, **options: Any) -> None:
+        self._writer = Writer(database, **options)
 
     async def commit(self, *rows: ReceiptRow) -> None:
         """Return when the rows are on the disk.
@@ -167,13 +165,13 @@ class ReceiptStore:
     others on its connection see the store as that one does, and a receipt committed since would be missed.
 
     Raises:
-        StoreError: the file can't be used.
+        StoreError: the database can't be used.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with mapped(path):
-            self._db = open_database(path)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        with database.mapped():
+            self._db = database.session()
         self._turn = threading.Lock()
 
     def __enter__(self) -> ReceiptStore:
@@ -185,7 +183,7 @@ class ReceiptStore:
         self.close()
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
+        """Close it; closing twice is fine."""
         self._db.close()
 
     def find(self, id: str, *, owner: str | None) -> StoredReceipt | None:
@@ -197,11 +195,11 @@ class ReceiptStore:
         Raises:
             StoreError: nobody knows.
         """
-        with self._turn, mapped(self._path):
+        with self._turn, self._database.mapped():
             row = self._db.execute(
                 "SELECT receipt_id, owner, document, legacy FROM receipt WHERE receipt_id = ? OR chat_id = ? "
-                "ORDER BY receipt_id = ? DESC, owner IS ? DESC, id DESC LIMIT 1",
-                (id, id, id, owner),
+                "ORDER BY receipt_id = ? DESC, COALESCE(owner, '') = ? DESC, id DESC LIMIT 1",
+                (id, id, id, owner or ""),
             ).fetchone()
         return None if row is None else StoredReceipt(*row)
 
@@ -211,6 +209,6 @@ class ReceiptStore:
         Raises:
             StoreError: nobody knows.
         """
-        with self._turn, mapped(self._path):
+        with self._turn, self._database.mapped():
             row = self._db.execute("SELECT document FROM keyset WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else bytes(row[0])

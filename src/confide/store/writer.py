@@ -6,39 +6,27 @@ A commit that has reached the disk costs the same for one row as for a hundred, 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from confide.errors import StoreError
-from confide.store.database import failure, mapped, open_database
+from confide.store.base import Database, Session
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MOST_WAITING: Final = 1024
 MOST_BATCH: Final = 256
-_JOBS_FAULT: Final = (
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-    ValueError,
-    TypeError,
-    OverflowError,
-)
-"""What one job in a batch can do wrong without the store being to blame."""
 
 
 class Job(Protocol[T_co]):
     """Statements that belong together."""
 
-    def run(self, db: sqlite3.Connection) -> T_co:
+    def run(self, db: Session) -> T_co:
         """Execute them in a transaction that is open; the result is given to the caller after the commit."""
         ...
 
@@ -61,27 +49,18 @@ class Writer:
     """Owns a connection and the thread that uses it, from now until :meth:`close`.
 
     Args:
-        path: the store's file.
+        database: where to write.
         most_waiting: how many jobs may wait; the callers after those wait for room.
         most_batch: how many jobs share a transaction.
-        synchronous: FULL has a commit on the disk before its callers go on.
 
     Raises:
-        StoreError: the file can't be used.
+        StoreError: the database can't be used.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        most_waiting: int = MOST_WAITING,
-        most_batch: int = MOST_BATCH,
-        synchronous: Literal["FULL", "NORMAL"] = "FULL",
-    ) -> None:
-        self._path = path
-        with mapped(path):
-            self._db = open_database(path, synchronous=synchronous)
-            self._inode = path.stat().st_ino
+    def __init__(self, database: Database, *, most_waiting: int = MOST_WAITING, most_batch: int = MOST_BATCH) -> None:
+        self._database = database
+        with database.mapped():
+            self._db = database.session()
         self._most_batch = most_batch
         self._room = asyncio.Semaphore(most_waiting)
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
@@ -120,7 +99,7 @@ class Writer:
         self._room.release()
 
     def _is_closed(self) -> StoreError:
-        return StoreError(f"the store {self._path} is closed")
+        return StoreError(f"the store {self._database.name} is closed")
 
     # In the thread -----------------------------------------------------------------------------------------------
 
@@ -151,31 +130,24 @@ class Writer:
         """One transaction; if a job is at fault, each in its own, so that it fails alone."""
         try:
             _deliver(self._transaction(batch))
-        except _JOBS_FAULT as failed:
-            self._undo()
+        except self._database.faults as failed:
+            self._db.rollback()
             if len(batch) > 1:
                 for waiting in batch:
                     self._commit([waiting])
             else:
-                _deliver([_Outcome(waiting, error=failure(self._path, failed)) for waiting in batch])
-        except (sqlite3.Error, OSError) as failed:
-            self._undo()
-            _deliver([_Outcome(waiting, error=failure(self._path, failed)) for waiting in batch])
+                _deliver([_Outcome(waiting, error=self._database.failure(failed)) for waiting in batch])
+        except self._database.errors as failed:
+            self._db.rollback()
+            _deliver([_Outcome(waiting, error=self._database.failure(failed)) for waiting in batch])
 
     def _transaction(self, batch: Sequence[_Waiting]) -> list[_Outcome]:
         if not batch:
             return []
-        if self._path.stat().st_ino != self._inode:
-            raise OSError("the file was replaced while it was open; restart the server")
-        self._db.execute("BEGIN IMMEDIATE")
+        self._db.begin()
         outcomes = [_Outcome(waiting, result=waiting.job.run(self._db)) for waiting in batch]
-        self._db.execute("COMMIT")
+        self._db.commit()
         return outcomes
-
-    def _undo(self) -> None:
-        with suppress(sqlite3.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
 
     def _give_up(self, batch: Sequence[_Waiting]) -> None:
         """Leave nobody waiting, however the thread ends."""
