@@ -17,6 +17,7 @@ from typing import Any
 from coincurve import PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from confide.store.base import Database
 from confide.store.keys import KeyStore
 from confide.store.sqlite import SqliteFile
 from confide.wire import legacy
@@ -65,7 +66,7 @@ class EchoServer:
         self.starts += 1
         log = self.folder / f"server-{self.starts}.log"
         temporary = self.folder / "tmp"
-        temporary.mkdir(exist_ok=True)
+        temporary.mkdir(parents=True, exist_ok=True)
         env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
         command = [sys.executable, "-m", "tests.simulator.echo_server", "--data-dir", str(self.data)]
         with log.open("wb") as out:
@@ -97,16 +98,22 @@ class EchoServer:
 
 
 @contextmanager
-def echoing(folder: Path, *arguments: str) -> Iterator[EchoServer]:
-    """An echo server with a data folder of its own."""
-    with KeyStore(SqliteFile(folder / "data" / "confide.db")) as store:
-        keys = (store.create("first"), store.create("second"))
+def echoing(folder: Path, *arguments: str, keys: tuple[str, str] | None = None) -> Iterator[EchoServer]:
+    """An echo server with a data folder of its own. ``keys`` are there already, where it shares a database."""
+    if keys is None:
+        keys = two_keys(SqliteFile(folder / "data" / "confide.db"))
     server = EchoServer(folder, arguments, keys)
     server.start()
     try:
         yield server
     finally:
         server.end()
+
+
+def two_keys(database: Database) -> tuple[str, str]:
+    """API keys of different owners."""
+    with KeyStore(database) as store:
+        return store.create("first"), store.create("second")
 
 
 # The client ----------------------------------------------------------------------------------------------------------

@@ -104,6 +104,11 @@ class Database(ABC):
             raise self.failure(failed) from failed
 
 
+def storable(text: str) -> bool:
+    """Whether a name can be in a store: none of ours has a NUL, which PostgreSQL refuses, or a lone surrogate."""
+    return text.isprintable()
+
+
 @contextmanager
 def writing(session: Session) -> Iterator[None]:
     """A transaction around what is done inside: all of it, or nothing."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from confide.errors import OperatorError
-from confide.store.base import Database, writing
+from confide.store.base import Database, storable, writing
 
 PREFIX = "sk-confide-"
 _NAME = re.compile(r"(?!key_)[A-Za-z0-9._-]{1,64}")
@@ -87,10 +87,12 @@ class KeyStore:
     def revoke(self, id_or_name: str) -> KeyRecord:
         """End an active key."""
         now = int(self._now())
-        with self._database.mapped(), writing(self._db):
-            row = self._db.execute(_ACTIVE, (id_or_name, id_or_name)).fetchone()
-            if row is not None:
-                self._db.execute("UPDATE api_key SET revoked = ? WHERE id = ?", (now, row[0]))
+        row = None
+        if storable(id_or_name):
+            with self._database.mapped(), writing(self._db):
+                row = self._db.execute(_ACTIVE, (id_or_name, id_or_name)).fetchone()
+                if row is not None:
+                    self._db.execute("UPDATE api_key SET revoked = ? WHERE id = ?", (now, row[0]))
         if row is None:
             raise OperatorError(f"there is no active key with the name or id {id_or_name}")
         return KeyRecord(row[0], row[1], row[2], now)

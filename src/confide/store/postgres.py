@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from confide.errors import ConfigError, StoreError
+from confide.errors import ConfigError
 from confide.store.base import Database
 from confide.store.schema import SCHEMA_VERSION, migrations
 
@@ -63,10 +63,11 @@ class _Connection(psycopg.Connection[TupleRow]):
         try:
             return super().wait(gen, interval, ANSWER_SECONDS if timeout is None else timeout)
         except psycopg.OperationalError:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self.gave_up = True
-                self.close()
-            raise
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self.gave_up = True
+            self.close()
+            raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:.0f} seconds") from None
 
 
 class _Rows:
@@ -266,7 +267,7 @@ class PostgresDatabase(Database):
                 _migrate(connection, self.name)
             found = _marked(connection)
         if found is None or self._identity not in (None, found[1]):
-            raise StoreError(f"{self.name} isn't the database any more that was opened; restart the server")
+            raise psycopg.OperationalError("it isn't the database any more that was opened; restart the server")
         self._identity = found[1]
 
 

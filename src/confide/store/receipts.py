@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
-from confide.store.base import Database, Session
+from confide.store.base import Database, Session, storable
 from confide.store.writer import Writer
 
 PRUNE_BATCH: Final = 100
@@ -195,6 +195,8 @@ class ReceiptStore:
         Raises:
             StoreError: nobody knows.
         """
+        if not storable(id):
+            return None
         with self._turn, self._database.mapped():
             row = self._db.execute(
                 "SELECT receipt_id, owner, document, legacy FROM receipt WHERE receipt_id = ? OR chat_id = ? "
@@ -209,6 +211,8 @@ class ReceiptStore:
         Raises:
             StoreError: nobody knows.
         """
+        if not storable(digest):
+            return None
         with self._turn, self._database.mapped():
             row = self._db.execute("SELECT document FROM keyset WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else bytes(row[0])
