@@ -15,7 +15,8 @@ from confide.api.app import ApiParts, build
 from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
-from confide.api.proof import Prover
+from confide.api.proof import Prover, ReceiptSink
+from confide.api.seen import Meter, NoMeter
 from confide.engine.base import ChatCall, EngineInfo
 from confide.errors import StoreError
 from confide.identity.custodian import Custodian
@@ -145,7 +146,8 @@ def app_with(
     keep_alive: float = 0,
     origins: Sequence[str] = (),
     find: Any = None,
-    sink: MemorySink | None = None,
+    sink: ReceiptSink | None = None,
+    meter: Meter | None = None,
 ) -> ASGIApp:
     """The application over one engine, which serves the model ``m``, also called ``alias``; without keys by default."""
     keys = custodian()
@@ -156,6 +158,7 @@ def app_with(
             doorman=Doorman(find),
             prover=Prover(keys, sink or MemorySink(), manifest=jcs.sha256(MANIFEST), clock=lambda: 1_800_000_000.0),
             attestor=Attestor(keys, nothing, MANIFEST),
+            meter=meter or NoMeter(),
             receipts=nothing,
             limits=ChatLimits(max_body_bytes=10_000, keep_alive=keep_alive),
             cors_origins=origins,

@@ -19,7 +19,7 @@ HOPELESS = """
 import sys
 from confide.workers import run_workers
 
-def dies(ready):
+def dies(number, ready):
     sys.exit(3)
 
 if __name__ == "__main__":

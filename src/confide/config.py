@@ -37,6 +37,7 @@ _SHOWN = 80
 
 _Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 _Https = Annotated[str, Meta(pattern=r"^https://[^/\s]+(/\S*)?\Z")]
+_Address = Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/@]+):[0-9]{1,5}\Z")]
 _Bytes = Annotated[int, Meta(ge=1024, le=2**40, description="a number of bytes from 1024 to 2^40")]
 _Domain = Annotated[
     str, Meta(pattern=r"^(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
@@ -84,6 +85,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Secret | None, Meta(description='the URL of a PostgreSQL database, "postgresql://…", in place of a file')
     ] = None
     database_file: Annotated[Path | None, Meta(description="the path of a file that holds that URL")] = None
+    metrics: Annotated[
+        _Address | None, Meta(description='where GET /metrics listens, "127.0.0.1:9464"; without it, nowhere')
+    ] = None
+    metrics_token_file: Annotated[
+        Path | None, Meta(description="the path of a file that holds a bearer token for it, needed off loopback")
+    ] = None
     receipt_days: Annotated[int, Meta(ge=1, le=3650, description="days that receipts are kept, from 1 to 3650")] = 30
     signature_model: _Switch = False
     repo_url: Annotated[str | None, Meta(description="where the code comes from, for the report")] = None
@@ -103,6 +110,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tls_acme_port: Annotated[int, Meta(ge=1, le=65535, description="the port that HTTP-01 reaches, 1 to 65535")] = 80
     manifest: Annotated[Path | None, Meta(description="a manifest file that what is served must match")] = None
     models: tuple[ModelSettings, ...] = ()
+
+    @property
+    def metrics_address(self) -> tuple[str, int]:
+        """Host and port of :attr:`metrics`, which is set."""
+        host, _, port = (self.metrics or "").rpartition(":")
+        return host.strip("[]"), int(port)
 
     @property
     def store_file(self) -> Path:
@@ -185,6 +198,7 @@ def load(
     if not settings.auth and not is_loopback(settings.host):
         raise ConfigError(f"{given['auth'].where}: keys can be off only on a loopback address, not on {settings.host}")
     _check_tls(settings, given)
+    _check_metrics(settings, given)
     if settings.database and settings.database_file:
         raise ConfigError(f"{given['database_file'].where}: database is set as well; choose one")
     if settings.workers > 1 and any(model.engine for model in settings.models):
@@ -200,6 +214,18 @@ def _check_tls(settings: Settings, given: Mapping[str, _Given]) -> None:
         raise ConfigError(f"{given['tls_acme'].where}: tls_certificate is set as well; choose one")
     if settings.tls_acme and not settings.tls_domains:
         raise ConfigError(f"{given['tls_acme'].where}: an authority issues certificates for names: set tls_domains")
+
+
+def _check_metrics(settings: Settings, given: Mapping[str, _Given]) -> None:
+    if settings.metrics is None:
+        if settings.metrics_token_file is not None:
+            raise ConfigError(f"{given['metrics_token_file'].where}: has a meaning only with metrics")
+        return
+    host, port = settings.metrics_address
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"{given['metrics'].where}: expected a port from 1 to 65535, got {port}")
+    if settings.metrics_token_file is None and not is_loopback(host):
+        raise ConfigError(f"{given['metrics'].where}: needs metrics_token_file on any but a loopback address")
 
 
 def is_loopback(host: str) -> bool:

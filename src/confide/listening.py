@@ -86,6 +86,29 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+class Beside(uvicorn.Server):
+    """A second server on the loop of a first, which alone hears signals."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=HttpProtocol,
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield
+
+
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
     """Run on the event loop that uvicorn would choose; one that was ended before it served simply returns."""
     factory = uvicorn.Config("", log_config=None).get_loop_factory()
@@ -108,8 +131,12 @@ def ending_on_signals() -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """Listen before the models load, so that a port in use is told at once.
+
+    Args:
+        host, port: where.
+        option: what chooses another port.
 
     Raises:
         ConfigError: the address can't be had.
@@ -121,7 +148,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         raise ConfigError(
-            f"Can't listen on {host} port {port}: {error.strerror or error}. Choose another with --port."
+            f"Can't listen on {host} port {port}: {error.strerror or error}. Choose another with {option}."
         ) from error
     return listener
 

@@ -10,20 +10,23 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-from confide import config, logs, serving_models
+from confide import config, logs, observing, serving_models
 from confide.api.app import ApiParts, build
 from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
 from confide.api.fetch import PinnedFetcher
 from confide.api.images import ImagePolicy
+from confide.api.metrics import MeteredSink
 from confide.api.proof import Prover
+from confide.api.seen import NoMeter
 from confide.api.vision import ImageRules
 from confide.attest.choose import Places, Sources, choose
 from confide.config import Settings
@@ -32,6 +35,7 @@ from confide.identity.custodian import Custodian
 from confide.identity.identity import Terms
 from confide.identity.roles import EphemeralKeys
 from confide.listening import Server, Stages, base_url, bind, ending_on_signals, run_loop
+from confide.observing import Board
 from confide.route.models import ModelTable, ServedModel
 from confide.serving_models import Models, Prepared, Secrets
 from confide.store import open as stores
@@ -46,6 +50,7 @@ log = logging.getLogger("confide.server")
 REFRESH_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
 ORDER_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 1.0
 DAY: Final = 24 * 3600
 MOST_COLLATERAL: Final = 4 * 1024 * 1024
 
@@ -65,19 +70,28 @@ def run(settings: Settings, models: Models, *, on_ready: Callable[[str], None]) 
     config.prepare_for_engine()
     listener = bind(settings.host, settings.port)
     ready = partial(on_ready, base_url(settings.host, listener, tls=settings.tls))
-    keys = EphemeralKeys()  # one root for all workers, so that they have one keyset
+    board = observing.board(settings, [model.id or (local.id if local else "") for model, local in models])
+    shared = Shared(EphemeralKeys(), listener, board)
     if settings.workers == 1:
-        serve(settings, models, keys, listener, ready)
+        serve(settings, models, shared, 0, ready)
         return 0
-    return run_workers(partial(_worker, settings, models, keys, listener), settings.workers, on_ready=ready)
+    return run_workers(partial(_worker, settings, models, shared), settings.workers, on_ready=ready)
 
 
-def _worker(
-    settings: Settings, models: Models, keys: EphemeralKeys, listener: socket.socket, ready: Callable[[], object]
-) -> None:
-    """One of several processes: each has models and store connections of its own, all share listener and keys."""
+@dataclass(frozen=True)
+class Shared:
+    """What all processes of a server have together: one root of keys, so that they have one keyset; the listener; and
+    what they count."""
+
+    keys: EphemeralKeys
+    listener: socket.socket
+    board: Board | None
+
+
+def _worker(settings: Settings, models: Models, shared: Shared, number: int, ready: Callable[[], object]) -> None:
+    """One of several processes: each has models and store connections of its own."""
     config.prepare_for_engine()
-    serve(settings, models, keys, listener, ready)
+    serve(settings, models, shared, number, ready)
 
 
 def preflight(settings: Settings) -> None:
@@ -92,42 +106,48 @@ def preflight(settings: Settings) -> None:
 def serve(
     settings: Settings,
     models: Models,
-    keys: EphemeralKeys,
-    listener: socket.socket,
+    shared: Shared,
+    number: int,
     ready: Callable[[], object],
 ) -> None:
-    """Serve in this process until a signal."""
+    """Serve in this process, one of several with numbers from 0, until a signal."""
     logs.setup(settings.log_level)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold prompts and keys
     sources = choose(settings.tee, Places(settings.data_dir))
     database = stores.database(settings.database_url(), settings.store_file)
     prepared = serving_models.prepared(settings, models)  # outside of the loop: whole files are read
-    run_loop(_serve(settings, prepared, keys, sources, database, listener, ready))
+    run_loop(_serve(settings, prepared, shared, number, sources, database, ready))
 
 
 async def _serve(
     settings: Settings,
     models: Sequence[Prepared],
-    keys: EphemeralKeys,
+    shared: Shared,
+    number: int,
     sources: Sources,
     database: Database,
-    listener: socket.socket,
     ready: Callable[[], object],
 ) -> None:
     """Engines first, since they know their versions; then the manifest, which all keys are bound to; then the rest."""
+    board = shared.board
+    metrics = None if board is None else board.metrics(number)
     async with AsyncExitStack() as closing:
-        secrets = await _secrets(keys)
+        secrets = await _secrets(shared.keys)
         with ending_on_signals():
             opened = await serving_models.opened(models, secrets, closing)
         manifest = serving_models.manifest_of(settings, opened)
         store = closing.enter_context(stores.opened(database))
         terms = Terms(manifest_subject(manifest.digest()), settings.tls_domains, settings.tls)
         context = server_context() if settings.tls else None
-        custodian = Custodian(sources.keys or keys, terms, store.writer, clock=time.time, period=settings.key_period)
+        custodian = Custodian(
+            sources.keys or shared.keys, terms, store.writer, clock=time.time, period=settings.key_period
+        )
         hardware = sources.evidence.describe().hardware
         served = [model.served(is_tee=hardware) for model in opened]
+        sink = store.writer if metrics is None else MeteredSink(store.writer, metrics)
+        meter = metrics or NoMeter()
         prover = Prover(
-            custodian, store.writer, manifest=manifest.digest(), clock=time.time, model_in_text=settings.signature_model
+            custodian, sink, manifest=manifest.digest(), clock=time.time, model_in_text=settings.signature_model
         )
         images = image_rules(settings)
         app = build(
@@ -136,17 +156,26 @@ async def _serve(
                 doorman=Doorman(store.keys.find if settings.auth else None),
                 prover=prover,
                 attestor=Attestor(
-                    custodian, sources, manifest.document(), provenance(settings), stapled_collateral(settings)
+                    custodian,
+                    sources,
+                    manifest.document(),
+                    provenance(settings),
+                    stapled_collateral(settings),
+                    meter=meter,
                 ),
                 receipts=store.receipts,
                 limits=ChatLimits(settings.max_body_bytes, settings.keep_alive),
                 images=images,
                 cors_origins=settings.cors_origins,
+                meter=meter,
             )
         )
         house = _House(settings, custodian, store.writer, sources, served, images, context)
+        if board is not None and metrics is not None:
+            house.watch(observing.looking(metrics, served))
+            await closing.enter_async_context(observing.told(board, metrics))
         stages = Stages(start=house.start, ready=ready, end_answers=house.end_answers, close=house.close)
-        await Server(app, stages, context).serve(sockets=[listener])
+        await Server(app, stages, context).serve(sockets=[shared.listener])
 
 
 async def _secrets(keys: EphemeralKeys) -> Secrets:
@@ -176,6 +205,11 @@ class _House:
         self._images = images
         self._context = context
         self._chores: list[asyncio.Task[None]] = []
+        self._watching: Callable[[], None] | None = None
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Have this done every second, once started."""
+        self._watching = look
 
     async def start(self) -> None:
         """Have keys before the first request; then keep them and the store in order."""
@@ -184,6 +218,8 @@ class _House:
             asyncio.create_task(_repeat("keys", self._custodian.refresh, REFRESH_SECONDS)),
             asyncio.create_task(_repeat("retention", self._prune, PRUNE_SECONDS)),
         ]
+        if self._watching is not None:
+            self._chores.append(asyncio.create_task(_repeat("metrics", self._watching, LOOK_SECONDS)))
         if self._context is not None:
             self._chores += self._tls(self._context, identity.tls)
 

@@ -11,12 +11,14 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 
-Worker = Callable[[Callable[[], object]], None]
-"""What a process runs; it calls its argument when it can take requests. Must be picklable."""
+Worker = Callable[[int, Callable[[], object]], None]
+"""What a process runs: its number from 0, which passes to whoever replaces it, and what to call when it can take
+requests. Must be picklable."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Running:
+    number: int
     process: SpawnProcess
     ready: Event
 
@@ -29,7 +31,7 @@ def run_workers(worker: Worker, count: int, *, on_ready: Callable[[], None]) -> 
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    running = [_start(worker) for _ in range(count)]
+    running = [_start(worker, number) for number in range(count)]
     announced = failed = False
     while not (stopping.is_set() or failed):
         wait([one.process.sentinel for one in running], timeout=0.2)
@@ -40,7 +42,7 @@ def run_workers(worker: Worker, count: int, *, on_ready: Callable[[], None]) -> 
             running.remove(one)
             failed = failed or not one.ready.is_set()
             if not (failed or stopping.is_set()):
-                running.append(_start(worker))
+                running.append(_start(worker, one.number))
     for one in running:
         one.process.terminate()
     for one in running:
@@ -48,13 +50,13 @@ def run_workers(worker: Worker, count: int, *, on_ready: Callable[[], None]) -> 
     return int(failed)
 
 
-def _start(worker: Worker) -> _Running:
+def _start(worker: Worker, number: int) -> _Running:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    process = context.Process(target=_run, args=(worker, ready), name="confide-worker")
+    process = context.Process(target=_run, args=(worker, number, ready), name="confide-worker")
     process.start()
-    return _Running(process, ready)
+    return _Running(number, process, ready)
 
 
-def _run(worker: Worker, ready: Event) -> None:
-    worker(ready.set)
+def _run(worker: Worker, number: int, ready: Event) -> None:
+    worker(number, ready.set)

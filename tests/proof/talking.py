@@ -78,8 +78,16 @@ class EchoServer:
             assert self.process.poll() is None, text.decode()
             assert time.monotonic() < until, text.decode()
             time.sleep(0.01)
-        line = next(line for line in text.decode().splitlines() if line.startswith("Serving "))
-        self.port = int(line.rsplit(":", 1)[1].partition("/")[0])
+        self.port = self._port("Serving ")
+
+    @property
+    def metrics_port(self) -> int:
+        """Where the metrics of the last start are, if it was asked for them."""
+        return self._port("Metrics ")
+
+    def _port(self, said: str) -> int:
+        line = next(line for line in self.logs[-1].read_text().splitlines() if line.startswith(said))
+        return int(line.rsplit(":", 1)[1].partition("/")[0])
 
     def kill(self) -> None:
         """``kill -9``."""

@@ -1,7 +1,8 @@
 """No content gets out: marked requests go through every path, and the marks are looked for in all that is left behind.
 
 Looked through: everything that the process writes to its standard output and error (at debug level, tracebacks
-included), its data folder with the database and its log, and its temporary folder, both while it runs and after.
+included), its data folder with the database and its log, its metrics, and its temporary folder, both while it runs and
+after.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import json
 import re
 import secrets
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 
 from confide.engine.pull import LocalModel
@@ -198,7 +201,7 @@ def private_keys(root: bytes) -> list[bytes]:
 
 def test_no_mark_is_left_behind_by_any_path(tmp_path: Path) -> None:
     root, marks = secrets.token_bytes(32), Marks()
-    with echoing(tmp_path, "--root", root.hex(), "--keep-alive", "0.05") as server:
+    with echoing(tmp_path, "--root", root.hex(), "--keep-alive", "0.05", "--metrics") as server:
         with server.client() as client:
             known = Known.of(client)
             well = send_everything(client, marks, MODEL, known, whats=("", *EVERY_WHAT), seals=SEALS)
@@ -210,7 +213,10 @@ def test_no_mark_is_left_behind_by_any_path(tmp_path: Path) -> None:
                 for path in ("/v1/aci/attestation", "/v1/attestation/report", "/v1/aci/manifest", "/v1/models")
             )
             (tmp_path / "reports").write_bytes(reports)
-        places = [server.data, tmp_path / "tmp", *server.logs, tmp_path / "reports"]
+        metrics = httpx.get(f"http://127.0.0.1:{server.metrics_port}/metrics")
+        assert 'outcome="answered"' in metrics.text
+        (tmp_path / "metrics").write_bytes(metrics.content)
+        places = [server.data, tmp_path / "tmp", *server.logs, tmp_path / "reports", tmp_path / "metrics"]
         assert found([marks.start.encode()], places) == []
         assert (server.data / "confide.db-wal").stat().st_size > 0
         server.end()
@@ -232,8 +238,12 @@ def test_no_mark_is_left_behind_by_the_real_server(
     monkeypatch.setenv("TMPDIR", str(temporary))
     marks = Marks()
     settings = tmp_path / "confide.toml"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     settings.write_text(
-        f'[[model]]\nid = "m"\nsource = {json.dumps(str(smollm2.path))}\nslots = 2\ncontext_length = 1024\n'
+        f'metrics = "{address}"\n[[model]]\nid = "m"\nsource = {json.dumps(str(smollm2.path))}\n'
+        "slots = 2\ncontext_length = 1024\n"
     )
     with (
         serving(tmp_path, [], "--config", str(settings), model="m") as server,
@@ -245,7 +255,10 @@ def test_no_mark_is_left_behind_by_the_real_server(
         assert well > 15
         leave(client, marks, {"model": "m", "max_tokens": 400})
         time.sleep(0.3)
-        places = [tmp_path / "data", temporary, server.log]
+        metrics = httpx.get(f"http://{address}/metrics")
+        assert 'outcome="answered"' in metrics.text
+        (tmp_path / "metrics").write_bytes(metrics.content)
+        places = [tmp_path / "data", temporary, server.log, tmp_path / "metrics"]
         assert found([marks.start.encode()], places) == []
         assert server.key is not None
         assert found([server.key.encode()], places) == []

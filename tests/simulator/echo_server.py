@@ -26,7 +26,7 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +34,9 @@ from confide.api.app import ApiParts, build
 from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
+from confide.api.endpoint import ENDPOINTS
 from confide.api.images import ImagePolicy
+from confide.api.metrics import Layout, MeteredSink, memory
 from confide.api.proof import Prover
 from confide.api.vision import ImageRules
 from confide.attest.choose import Places, Sources, choose
@@ -44,6 +46,7 @@ from confide.identity.custodian import DEFAULT_PERIOD, Custodian
 from confide.identity.identity import Terms
 from confide.identity.roles import EphemeralKeys
 from confide.listening import Server, Stages, base_url, bind
+from confide.observing import Board, told
 from confide.route.models import ModelTable, ServedModel
 from confide.store import open as stores
 from confide.wire import jcs, manifest
@@ -230,23 +233,30 @@ def main() -> None:
         store = closing.enter_context(stores.opened(database))
         terms = Terms(subject=manifest_subject(MANIFEST_DIGEST))
         custodian = Custodian(EphemeralKeys(root), terms, store.writer, clock=clock, period=asked.key_period)
-        prover = Prover(
-            custodian, store.writer, manifest=MANIFEST_DIGEST, clock=clock, model_in_text=asked.signature_model
-        )
+        layout = Layout(tuple(endpoint.path for endpoint in ENDPOINTS), (MODEL,), "0")
+        board = Board(layout, memory(layout, 1), bind("127.0.0.1", 0), None)
+        metrics = board.metrics(0)
+        sink = MeteredSink(store.writer, metrics)
+        prover = Prover(custodian, sink, manifest=MANIFEST_DIGEST, clock=clock, model_in_text=asked.signature_model)
         app = build(
             ApiParts(
                 models=ModelTable([ServedModel(id=MODEL, engine=EchoEngine(), name="Echo", aliases=("echo",))]),
                 doorman=Doorman(None if asked.no_auth else store.keys.find),
                 prover=prover,
-                attestor=Attestor(custodian, sources, MANIFEST),
+                attestor=Attestor(custodian, sources, MANIFEST, meter=metrics),
                 receipts=store.receipts,
                 limits=ChatLimits(max_body_bytes=16 * 2**20, keep_alive=asked.keep_alive),
                 images=ImageRules(ImagePolicy(max_bytes=2**20, max_pixels=10**6, allow_urls=False), None),
                 cors_origins=("https://app.example",),
+                meter=metrics,
             )
         )
         where = base_url("127.0.0.1", listener)
+        where_metrics = base_url("127.0.0.1", board.listener).replace("/v1", "/metrics")
         stages = _Stages(custodian, sources, lambda: print(f"Serving {MODEL} on {where}", flush=True))
+        if asked.metrics:
+            print(f"Metrics on {where_metrics}", flush=True)
+            stages.beside = lambda: told(board, metrics)
         server = Server(app, stages.made())
         _log_everything()  # uvicorn has set its own levels
         server.run(sockets=[listener])
@@ -273,6 +283,7 @@ def _arguments() -> Any:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator.echo_server", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--database", help="the URL of a PostgreSQL database, in place of a file")
+    parser.add_argument("--metrics", action="store_true", help="answer GET /metrics on a port of its own")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--no-auth", action="store_true")
     parser.add_argument("--root", help="64 hex digits from which all keys are derived; new ones where absent")
@@ -289,6 +300,8 @@ class _Stages:
         self._sources = sources
         self._ready = ready
         self._chore: asyncio.Task[None] | None = None
+        self._closing = AsyncExitStack()
+        self.beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
 
     def made(self) -> Stages:
         """As the server takes them."""
@@ -296,6 +309,7 @@ class _Stages:
 
     async def _start(self) -> None:
         await self._custodian.refresh()
+        await self._closing.enter_async_context(self.beside())
         self._chore = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:
@@ -308,6 +322,7 @@ class _Stages:
     async def _close(self) -> None:
         if self._chore is not None:
             self._chore.cancel()
+        await self._closing.aclose()
         await self._sources.aclose()
 
 

@@ -17,6 +17,7 @@ from starlette.types import Send
 
 from confide.api.proof import Abort, Record
 from confide.api.respond import JSON, send_bytes, store_down
+from confide.api.seen import Seen
 from confide.errors import ApiError, StoreError
 from confide.seal.service import ResponseSealer
 from confide.seal.terms import NOT_APPLIED
@@ -39,6 +40,7 @@ class Answer:
         send: ASGI.
         record: what becomes the receipt.
         sealer: what seals the answer; None where the request wasn't sealed.
+        seen: where to note how it went.
         keep_alive: seconds of silence in a stream before a comment is sent, 0 for never.
         errors: how the endpoint tells of an error.
     """
@@ -48,6 +50,7 @@ class Answer:
         send: Send,
         record: Record,
         sealer: ResponseSealer | None,
+        seen: Seen,
         *,
         keep_alive: float,
         errors: ErrorForm = OPENAI,
@@ -56,6 +59,7 @@ class Answer:
         self._send = send
         self._record = record
         self._sealer = sealer
+        self._seen = seen
         self._keep_alive = keep_alive
         self._errors = errors
         self._clock = clock
@@ -75,9 +79,7 @@ class Answer:
             SealingFailed, StoreError: nothing was sent.
         """
         out = self._record.add(body if self._sealer is None else self._sealer.whole(body))
-        await self._record.commit(chat_id=self.chat_id)
-        self.started = True
-        await send_bytes(self._send, out, media_type=media_type, headers=self._headers)
+        await self._send_all(out, media_type)
 
     async def whole_stream(self, events: bytes) -> None:
         """A stream in one piece, its last event included."""
@@ -85,10 +87,14 @@ class Answer:
         if self._sealer is not None:
             out = self._sealer.feed(events)
             self._sealer.end()
-        self._record.add(out)
+        await self._send_all(self._record.add(out), MEDIA_TYPE.encode())
+
+    async def _send_all(self, out: bytes, media_type: bytes) -> None:
         await self._record.commit(chat_id=self.chat_id)
         self.started = True
-        await send_bytes(self._send, out, media_type=MEDIA_TYPE.encode(), headers=self._headers)
+        self._seen.first = self._clock()
+        await send_bytes(self._send, out, media_type=media_type, headers=self._headers)
+        self._seen.outcome = "answered"
 
     async def refuse(self, error: ApiError) -> None:
         """An error in place of an answer. It holds no content, so it isn't sealed."""
@@ -101,6 +107,7 @@ class Answer:
                 error = store_down()
                 body = self._errors.body(error)
         self.started = True
+        self._seen.told(error)
         headers = {**error.headers, **self._record.headers, **NOT_APPLIED}
         await send_bytes(self._send, body, status=error.status, headers=headers)
 
@@ -128,6 +135,8 @@ class Answer:
             SealingFailed: it wasn't written.
         """
         await self._write(frame if self._sealer is None else self._sealer.feed(frame))
+        if self._seen.first is None:
+            self._seen.first = self._last
 
     async def _write(self, data: bytes) -> None:
         if data:
@@ -148,6 +157,7 @@ class Answer:
 
     async def fail(self, failure: ApiError) -> None:
         """Write an error event and the end of a stream that can't be completed, once its receipt is stored."""
+        self._seen.broke(failure)
         await self._end(self._errors.event(failure) + self._errors.end, "engine_failed")
 
     async def _end(self, last: bytes, aborted: Abort | None) -> None:
@@ -156,11 +166,15 @@ class Answer:
             await self._record.commit(chat_id=self.chat_id, aborted=aborted)
         except StoreError:
             log.error("a receipt could not be stored; its answer was ended with an error")  # noqa: TRY400
-            last = self._errors.event(store_down())
+            last, aborted = self._errors.event(store_down()), "engine_failed"
+            self._seen.broke(store_down())
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        if aborted is None:
+            self._seen.outcome = "answered"
 
     async def broken_off(self, reason: Abort) -> None:
         """Nobody reads any more: what was written until now goes into the receipt."""
+        self._seen.outcome = "left" if reason == "client_closed" else "stopped"
         try:
             await self._record.commit(chat_id=self.chat_id, aborted=reason)
         except StoreError:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -20,8 +20,10 @@ from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits, InferenceRoute
 from confide.api.endpoint import ENDPOINTS
 from confide.api.envelope import Envelope, Proven
+from confide.api.metrics import MEDIA_TYPE as METRICS_TYPE
 from confide.api.proof import Prover
 from confide.api.respond import internal_error, store_down
+from confide.api.seen import Meter, NoMeter
 from confide.api.vision import ImageRules
 from confide.errors import ApiError, NotFound, StoreError
 from confide.route.models import ModelTable
@@ -47,13 +49,14 @@ class ApiParts:
     limits: ChatLimits = field(default_factory=ChatLimits)
     images: ImageRules = field(default_factory=ImageRules)
     cors_origins: Sequence[str] = ()
+    meter: Meter = field(default_factory=NoMeter)
 
 
 def build(parts: ApiParts) -> ASGIApp:
     """The application, ready for a server."""
     models = _Models(parts.doorman, parts.models)
     inference = [
-        InferenceRoute(endpoint, parts.doorman, parts.models, parts.prover, parts.limits, parts.images)
+        InferenceRoute(endpoint, parts.doorman, parts.models, parts.prover, parts.limits, parts.images, parts.meter)
         for endpoint in ENDPOINTS
     ]
     routes = Starlette(
@@ -64,12 +67,7 @@ def build(parts: ApiParts) -> ASGIApp:
             Route("/health", _health, methods=["GET"]),
             *AttestationRoutes(parts.doorman, parts.attestor, parts.receipts).table(),
         ],
-        exception_handlers={
-            ApiError: _api_error,
-            HTTPException: _http_error,
-            StoreError: _store_error,
-            Exception: _bug,
-        },
+        exception_handlers=_HANDLERS | {StoreError: _StoreErrors(parts.meter).answer},
     )
     routes.router.redirect_slashes = False
     app: ASGIApp = Envelope(routes)
@@ -83,6 +81,17 @@ def build(parts: ApiParts) -> ASGIApp:
             max_age=600,
         )
     return Proven(app, parts.prover.headers)
+
+
+def build_metrics(text: Callable[[], bytes], doorman: Doorman) -> ASGIApp:
+    """What listens on the address of the metrics: ``GET /metrics``, and nothing else."""
+
+    async def metrics(request: Request) -> Response:
+        doorman.caller(request.headers)
+        return Response(text(), media_type=METRICS_TYPE)
+
+    routes = Starlette(routes=[Route("/metrics", metrics, methods=["GET"])], exception_handlers=_HANDLERS)
+    return Envelope(routes)
 
 
 class _Models:
@@ -116,8 +125,13 @@ async def _api_error(_: Request, error: Exception) -> Response:
     return _error(error)
 
 
-async def _store_error(_: Request, __: Exception) -> Response:
-    return _error(store_down())
+class _StoreErrors:
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    async def answer(self, _: Request, __: Exception) -> Response:
+        self._meter.store_failed()
+        return _error(store_down())
 
 
 async def _bug(_: Request, __: Exception) -> Response:
@@ -140,3 +154,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
             headers=error.headers,
         )
     )
+
+
+_HANDLERS: Final[dict[Any, Any]] = {ApiError: _api_error, HTTPException: _http_error, Exception: _bug}

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from confide.api.auth import Doorman
+from confide.api.seen import Meter, NoMeter
 from confide.attest.base import Evidence, EvidenceFailed, GpuAnswer, GpuUnavailable, KeyCustody
 from confide.attest.choose import Sources
 from confide.errors import InvalidRequest, NotFound, TooManyRequests, Unavailable
@@ -82,6 +83,7 @@ class Attestor:
     provenance: SourceProvenance = field(default_factory=SourceProvenance)
     stapled: Mapping[str, Any] | None = None
     throttle: Throttle = field(default_factory=lambda: Throttle(rate=10, burst=40))
+    meter: Meter = field(default_factory=NoMeter)
 
     async def report(self, nonce: str | None, client: str = "") -> bytes:
         """The report for a nonce: GPUs first, then the quote.
@@ -105,6 +107,7 @@ class Attestor:
             provenance=self.provenance,
             capabilities=Capabilities(supported_e2ee_versions=E2EE_VERSIONS, serving="direct"),
         )
+        self.meter.report_made("aci")
         return report.document()
 
     async def _ask(self, gpu_nonce: bytes, report_data: bytes) -> tuple[GpuAnswer, Evidence]:
@@ -148,6 +151,7 @@ class Attestor:
         self.throttle.take(client)
         slot = legacy.report_data(signer.address_bytes(algorithm), nonce, None if spki is None else bytes.fromhex(spki))
         gpus, evidence = await self._ask(nonce, slot)
+        self.meter.report_made("older")
         return legacy.FlatReport(
             signing_address=signer.address(algorithm),
             signing_algo=algorithm,

@@ -24,6 +24,7 @@ from confide.api.body import ClientLeft, read_body
 from confide.api.endpoint import Asked, Endpoint
 from confide.api.proof import Prover, Record
 from confide.api.respond import internal_error, send_error, store_down
+from confide.api.seen import Meter, Seen
 from confide.api.vision import ImageRules, load_images
 from confide.engine.base import Call, Reply
 from confide.errors import ApiError, StoreError
@@ -55,6 +56,7 @@ class InferenceRoute:
         prover: Prover,
         limits: ChatLimits,
         images: ImageRules,
+        meter: Meter,
     ) -> None:
         self.path = endpoint.path
         self._endpoint = endpoint
@@ -63,9 +65,18 @@ class InferenceRoute:
         self._prover = prover
         self._limits = limits
         self._images = images
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        seen = Seen(self.path)
+        self._meter.began(seen)
+        try:
+            await self._walk(scope, receive, send, seen)
+        finally:
+            self._meter.finished(seen)
+
+    async def _walk(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
         endpoint = self._endpoint
         try:
             headers = Headers(scope=scope)
@@ -76,24 +87,31 @@ class InferenceRoute:
                 raise HeaderMissing("This API key accepts only end-to-end encrypted requests: send the X-E2EE headers.")
             request = endpoint.parse(body if opened is None else opened.body)
         except ClientLeft:
+            seen.outcome = "left"
             return
         except ApiError as error:
+            seen.told(error)
             await send_error(send, error, endpoint.errors)
             return
+        except StoreError:
+            seen.told(store_down())
+            raise
+        seen.sealed = opened is not None
         plain, received, sealer = (
             (body, body, None) if opened is None else (opened.body, opened.hashed, opened.sealer())
         )
         # A name that isn't one of ours is the client's text, and has no place in the store.
         name = request.model if request.model in self._models else None
         record = self._prover.begin(received, owner=caller.owner, endpoint=endpoint.path, model=name)
-        answer = Answer(send, record, sealer, keep_alive=self._limits.keep_alive, errors=endpoint.errors)
-        await self._recorded(scope, receive, answer, Walked(caller.tenant, plain, request, record))
+        answer = Answer(send, record, sealer, seen, keep_alive=self._limits.keep_alive, errors=endpoint.errors)
+        await self._recorded(scope, receive, answer, Walked(caller.tenant, plain, request, record, seen))
 
     async def _recorded(self, scope: Scope, receive: Receive, answer: Answer, asked: Walked) -> None:
         """From here on, whatever happens ends in a receipt."""
         try:
             self._endpoint.check(asked.request)
             model = self._models.offering(self._endpoint.path, asked.request.model)
+            asked.seen.model = model.id
             self._endpoint.refuse(asked.request, model)
             await unless_the_client_leaves(receive, self._answer(scope, answer, asked, model))
         except ClientLeft:
@@ -125,10 +143,13 @@ class InferenceRoute:
         async with aclosing(await self._endpoint.start(model.engine, call)) as reply:
             answer.chat_id = call.id
             note_forwarding(reply, asked.record)
-            if asked.request.stream and scope["http_version"] != "1.0":
-                await _stream(reply, answer)
-            else:
-                await _send_whole(reply, answer, streamed=bool(asked.request.stream))
+            try:
+                if asked.request.stream and scope["http_version"] != "1.0":
+                    await _stream(reply, answer)
+                else:
+                    await _send_whole(reply, answer, streamed=bool(asked.request.stream))
+            finally:
+                asked.seen.usage = reply.usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +160,7 @@ class Walked:
     body: bytes = field(repr=False)
     request: Asked = field(repr=False)
     record: Record = field(repr=False)
+    seen: Seen = field(repr=False)
 
 
 # Steps ---------------------------------------------------------------------------------------------------------------

@@ -114,6 +114,16 @@ class EmbeddedEngine:
         """What this engine has."""
         return self._info
 
+    @property
+    def outstanding(self) -> int:
+        """How many choices are being made."""
+        return self._pool.busy
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return self._pool.waiting
+
     async def chat(self, call: ChatCall) -> Reply:
         """Plan, compile, take a slot and wait until the model has begun with the prompt."""
         self._check_bias(call.request)

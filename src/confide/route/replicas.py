@@ -143,6 +143,11 @@ class Replicas:
         wait = max(1, math.ceil(min(member.health.wait for member in self._members)))
         return Unavailable("The model is not available now. Please try again.", headers={"Retry-After": str(wait)})
 
+    @property
+    def outstanding(self) -> int:
+        """Requests under way at all of them."""
+        return sum(member.outstanding for member in self._members)
+
     def snapshot(self) -> tuple[ReplicaState, ...]:
         """How the replicas stand, in their order; for logs and metrics."""
         return tuple(member.told() for member in self._members)
