@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 import typing
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import steps
 
+from confide.api.metric_families import FAMILIES
+from confide.api.metrics import OTHER
+from confide.api.seen import Outcome
 from confide.cli import COMMANDS
 from confide.config import PREFIX, ModelSettings, Settings
 from confide.engine.embedded import PARAMETERS
@@ -100,6 +104,53 @@ def _described(hint: object) -> str:
     return "text"
 
 
+def metrics() -> str:
+    """Every metric."""
+    rows = ["| metric | kind | labels | what it counts |", "| --- | --- | --- | --- |"]
+    for family in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
+        rows.append(f"| `{family.name}` | {family.kind} | {labels} | {family.help} |")
+    histograms = [family for family in FAMILIES if family.buckets]
+    limits = "\n".join(f"* `{one.name}`: {', '.join(f'{limit:g}' for limit in one.buckets)}" for one in histograms)
+    outcomes = ", ".join(f"`{outcome}`" for outcome in get_args(Outcome))
+    return f"""# Metrics
+
+`GET /metrics`, in the Prometheus text format, on an address of its own: nowhere, unless the setting `metrics` names
+one. It is never on the address that clients use. On a loopback address it asks for no key; on any other it needs
+`metrics_token_file`, a file with the word that Prometheus sends as a bearer token (`authorization: credentials_file`).
+It is plain HTTP: keep it on a network that you trust with the numbers.
+
+All processes of one server (`workers`) count together, and whichever is asked tells of all. A process that is started
+anew goes on where the one before was. Counters begin at 0 when the server starts.
+
+{chr(10).join(rows)}
+
+## Labels
+
+* `endpoint`: the path of an endpoint that takes prompts.
+* `model`: the id of a model that is served. It is empty where a request was refused before it was clear which, or names
+  none: what clients write is never a label.
+* `outcome`: {outcomes}.
+  `refused`: what the request asks for can't be had (4xx). `unavailable`: not now (429, 503). `failed`: this server or
+  the engine broke, before the answer or in its middle. `left`: the client closed the connection. `stopped`: the server
+  ended.
+* `code`: an error's code, or its type where it has none; those that this server knows, all else is `{OTHER}`.
+* `result`: `committed`, `failed`.
+* `surface`: of a report: `aci`, `older`.
+* `state`: of a replica: `up`, `ejected`, `trial` (left alone before, and tried again).
+
+Upper limits of the histograms' buckets, in seconds:
+
+{limits}
+
+## What they give away
+
+No prompt, no answer, no API key or its id, no receipt, no address. But numbers add up over what happens between two
+looks: on a server with one request in that time, its tokens and its duration are what changed. Whoever may read metrics
+may know that much of the traffic, and no more; the network shows about the same.
+"""
+
+
 def commands() -> str:
     """Every command, as its own help says it."""
     parts = []
@@ -142,7 +193,13 @@ def _of_option(option: typing.Any) -> str:
     return "-" if option.default in (None, False, "", ()) else f"`{option.default}`"
 
 
-PAGES = {"chat.md": chat, "commands.md": commands, "settings.md": settings, "steps.md": steps.page}
+PAGES = {
+    "chat.md": chat,
+    "commands.md": commands,
+    "metrics.md": metrics,
+    "settings.md": settings,
+    "steps.md": steps.page,
+}
 
 
 def main() -> int:

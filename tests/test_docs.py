@@ -10,8 +10,10 @@ from typing import get_args
 
 import pytest
 
+from confide.api.metric_families import FAMILIES
 from confide.cli import COMMANDS
 from confide.cli.verdicts import WORST_FIRST
+from confide.config import load
 from confide.verify.verdict import ExitCode, Word
 
 ROOT = Path(__file__).parent.parent
@@ -63,3 +65,23 @@ def test_every_exit_code_has_its_row() -> None:
     assert set(rows) == set(ExitCode)
     assert {rows[code] for code in (0, 1, 3, 5)} == set(get_args(Word))
     assert f"in this order: {', '.join(str(code.value) for code in WORST_FIRST)}." in text
+
+
+def test_every_metric_has_its_row() -> None:
+    """The page is generated; this reads what people read."""
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]+) \| ([^|]+\.) \|$", text, re.MULTILINE)
+    assert [(name, kind) for name, kind, *_ in rows] == [(family.name, family.kind) for family in FAMILIES]
+    for family in FAMILIES:
+        for label in family.labels:
+            assert f"* `{label}`:" in text or label == "version", label
+
+
+def test_settings_of_the_how_tos_are_taken(tmp_path: Path) -> None:
+    """Each TOML example that is a whole file."""
+    page = (ROOT / "docs" / "how-to" / "replicas.md").read_text()
+    examples = re.findall(r"^```toml\n(# confide\.toml.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        (tmp_path / "confide.toml").write_text(example)
+        assert load({}, environ={}, config_file=tmp_path / "confide.toml").database_file is not None
