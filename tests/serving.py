@@ -44,7 +44,7 @@ class RunningServer:
 
 @contextmanager
 def serving(
-    folder: Path, models: Sequence[str], *args: str, auth: bool = True, model: str | None = None
+    folder: Path, models: Sequence[str], *args: str, auth: bool = True, model: str | None = None, key_name: str = "test"
 ) -> Iterator[RunningServer]:
     """``confide serve`` on a free port with a data folder of its own.
 
@@ -54,12 +54,15 @@ def serving(
         args: further arguments.
         auth: whether keys are asked for; then one is made first, with ``confide keys create``.
         model: the id that tests use; by default the first one's.
+        key_name: of that key.
     """
     env = os.environ | {"CONFIDE_DATA_DIR": str(folder / "data")}
     confide = [sys.executable, "-m", "confide"]
     key = None
     if auth:
-        made = subprocess.run([*confide, "keys", "create", "test"], env=env, capture_output=True, text=True, check=True)
+        made = subprocess.run(
+            [*confide, "keys", "create", key_name], env=env, capture_output=True, text=True, check=True
+        )
         key = next(word for word in made.stdout.split() if word.startswith("sk-"))
     command = [*confide, "serve", "--tee", "dev", "--port", "0", *args]
     for source in models:

@@ -10,17 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
+from confide.engine.pull import LocalModel
 from confide.store.keys import KeyStore
 from confide.store.postgres import PostgresDatabase
 from confide.store.watch import MOST_AGE
+from confide.wire.receipt import parse_receipt
 from tests.postgres import Postgres
 from tests.proof.talking import EchoServer, check_receipt, echoing, two_keys
 from tests.proof.test_bytes import Known
 from tests.proof.test_canary import found
 from tests.proof.test_crash import CLIENTS, PATIENCE, Load
 from tests.proof.test_crash import check as check_receipts
+from tests.serving import serving
 from tests.simulator.echo_server import MODEL
 
 KEY_MANAGER = ("--root", "5a" * 31 + "02")
@@ -159,3 +163,30 @@ def test_no_complete_answer_loses_its_receipt(postgres: Postgres, tmp_path: Path
             finished += len(new)
             one.start()
     assert finished > 80
+
+
+def test_the_commands_take_the_database_of_the_settings(
+    postgres: Postgres, smollm2: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``confide keys`` and ``confide serve``, on two machines that have nothing but the database in common."""
+    secret = tmp_path / "database"
+    secret.write_text(postgres.fresh() + "\n")
+    monkeypatch.setenv("CONFIDE_DATABASE_FILE", str(secret))
+    monkeypatch.setenv("CONFIDE_LOG_LEVEL", "debug")
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    with serving(folders[0], [f"m={smollm2.path}"]) as one:
+        body = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]}
+        answer = httpx.post(f"{one.url}/chat/completions", json=body, headers=one.headers, timeout=120)
+        assert answer.status_code == 200
+        one.process.kill()
+        one.process.wait()
+    with serving(folders[1], [f"m={smollm2.path}"], auth=True, key_name="another") as other:
+        receipt = httpx.get(f"{other.url}/aci/receipts/{answer.headers['x-receipt-id']}", headers=one.headers)
+        assert receipt.status_code == 200
+        digest = parse_receipt(receipt.content).workload_keyset_digest
+        assert digest == answer.headers["x-aci-keyset-digest"]
+        assert httpx.get(f"{other.url}/aci/keysets/{digest}").status_code == 200
+    assert not list(tmp_path.rglob("confide.db*"))
+    assert found([postgres.password.encode()], folders) == []
