@@ -17,10 +17,11 @@ from tests.serving import serving
 
 HOPELESS = """
 import sys
+from confide.errors import StoreError
 from confide.workers import run_workers
 
 def dies(number, ready):
-    sys.exit(3)
+    raise StoreError("the store can't be used")
 
 if __name__ == "__main__":
     sys.exit(run_workers(dies, 2, on_ready=lambda: None))
@@ -58,4 +59,6 @@ def test_a_killed_worker_is_replaced(smollm2: LocalModel, tmp_path: Path) -> Non
 def test_workers_that_never_start_end_the_server(tmp_path: Path) -> None:
     script = tmp_path / "hopeless.py"
     script.write_text(HOPELESS)
-    assert subprocess.run([sys.executable, script], timeout=60, check=False).returncode == 1
+    ended = subprocess.run([sys.executable, script], timeout=60, check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert set(ended.stderr.splitlines()) == {"Error: the store can't be used"}

@@ -37,20 +37,7 @@ class Server(uvicorn.Server):
     """uvicorn with our stages."""
 
     def __init__(self, app: ASGIApp, stages: Stages, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=HttpProtocol,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=GRACE_SECONDS + 3,
-                backlog=2048,
-                ssl_context_factory=(lambda *_: tls) if tls else None,
-            )
-        )
+        super().__init__(_config(app, grace=GRACE_SECONDS + 3, tls=tls))
         self._stages = stages
         self._ending: asyncio.Future[None] | None = None
 
@@ -86,22 +73,26 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def _config(app: ASGIApp, *, grace: int, tls: ssl.SSLContext | None = None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=HttpProtocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+        backlog=2048,
+        ssl_context_factory=(lambda *_: tls) if tls else None,
+    )
+
+
 class Beside(uvicorn.Server):
     """A second server on the loop of a first, which alone hears signals."""
 
     def __init__(self, app: ASGIApp) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=HttpProtocol,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
+        super().__init__(_config(app, grace=1))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -11,6 +11,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 
+from confide.errors import OperatorError
+
 Worker = Callable[[int, Callable[[], object]], None]
 """What a process runs: its number from 0, which passes to whoever replaces it, and what to call when it can take
 requests. Must be picklable."""
@@ -59,4 +61,7 @@ def _start(worker: Worker, number: int) -> _Running:
 
 
 def _run(worker: Worker, number: int, ready: Event) -> None:
-    worker(number, ready.set)
+    try:
+        worker(number, ready.set)
+    except OperatorError as error:  # a sentence for whoever started the server, and no traceback
+        raise SystemExit(f"Error: {error}") from None

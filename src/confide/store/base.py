@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, Self
 
 from confide.errors import StoreError
 
@@ -61,6 +62,22 @@ class Session(Protocol):
     def close(self) -> None:
         """Let go of it; closing twice is fine."""
         ...
+
+
+class Closing(ABC):
+    """Something that is closed at the end of a block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it; closing twice is fine."""
 
 
 class Database(ABC):

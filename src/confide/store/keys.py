@@ -7,13 +7,12 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol
 
 from msgspec import Struct
 
 from confide.errors import OperatorError
-from confide.store.base import Database, storable, writing
+from confide.store.base import Closing, Database, storable, writing
 
 PREFIX = "sk-confide-"
 _NAME = re.compile(r"(?!key_)[A-Za-z0-9._-]{1,64}")
@@ -39,7 +38,7 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-class KeyStore:
+class KeyStore(Closing):
     """The table of keys in one database, open until :meth:`close`."""
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
@@ -47,14 +46,6 @@ class KeyStore:
         self._now = now
         with database.mapped():
             self._db = database.session()
-
-    def __enter__(self) -> KeyStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close it; closing twice is fine."""

@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final
 
-from confide.store.base import Database, Session, storable
+from confide.store.base import Closing, Database, Session, storable
 from confide.store.writer import Writer
 
 PRUNE_BATCH: Final = 100
@@ -160,7 +159,7 @@ class StoredReceipt:
     legacy: bytes | None
 
 
-class ReceiptStore:
+class ReceiptStore(Closing):
     """Looks receipts and keysets up, on a connection of its own, one look after the other: while one statement runs,
     others on its connection see the store as that one does, and a receipt committed since would be missed.
 
@@ -173,14 +172,6 @@ class ReceiptStore:
         with database.mapped():
             self._db = database.session()
         self._turn = threading.Lock()
-
-    def __enter__(self) -> ReceiptStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close it; closing twice is fine."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final
 
 from confide.errors import StoreError
+from confide.store.base import Closing
 from confide.store.keys import KeyRecord, Keys
 
 POLL_SECONDS: Final = 0.5
@@ -16,7 +16,7 @@ MOST_AGE: Final = 2.0
 """How long, in seconds, a key may still be taken after it was revoked elsewhere, whatever happens to the store."""
 
 
-class WatchedKeys:
+class WatchedKeys(Closing):
     """As the store of keys itself, but from memory.
 
     Args:
@@ -48,14 +48,6 @@ class WatchedKeys:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="confide-keys", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> WatchedKeys:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the thread; the store stays open."""
