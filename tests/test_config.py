@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -311,3 +313,79 @@ def test_importing_creates_nothing(tmp_path: Path) -> None:
     variables = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, "-c", program], check=True, env=variables, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# Secrets -------------------------------------------------------------------------------------------------------------
+
+URL = "postgresql://confide:s3cret@db.internal/confide"
+
+
+def test_the_database_from_each_place(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(f"{URL}\n")
+    for settings in (
+        from_toml(tmp_path, f'database = "{URL}"'),
+        from_toml(tmp_path, f'database_file = "{tmp_path / "url"}"'),
+        load({}, environ={"CONFIDE_DATABASE": URL}),
+        load({}, environ={"CONFIDE_DATABASE_FILE": str(tmp_path / "url")}),
+    ):
+        assert settings.database_url() == URL
+        assert "s3cret" not in f"{settings!r} {settings}"
+        again = pickle.loads(pickle.dumps(settings))  # as workers are given them
+        assert again.database_url() == URL
+    assert load({}, environ={"CONFIDE_DATA_DIR": str(tmp_path)}).database_url() is None
+
+
+@pytest.mark.parametrize("wrong", ['"s3cret"', '"mysql://s3cret@h/d"', '["s3cret"]', "5", '""'])
+def test_a_database_that_is_none_is_not_quoted(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ConfigError, match=r"confide.toml line 1: database: expected the URL of a PostgreSQL") as caught:
+        from_toml(tmp_path, f"database = {wrong}")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_one_database(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 2: database_file: database is set as well; choose one"):
+        from_toml(tmp_path, f'database = "{URL}"\ndatabase_file = "url"')
+
+
+@pytest.mark.parametrize("held", ["", "\n", "two words", "two\nlines", "ümlaut", "x" * 4097])
+def test_a_file_that_holds_no_secret(tmp_path: Path, held: str) -> None:
+    (tmp_path / "url").write_text(held)
+    with pytest.raises(ConfigError, match="url: expected the URL of a database, one line of ASCII") as caught:
+        from_toml(tmp_path, f'database_file = "{tmp_path / "url"}"').database_url()
+    assert "words" not in str(caught.value)
+    with pytest.raises(ConfigError, match="can't be read: No such file"):
+        from_toml(tmp_path, f'database_file = "{tmp_path / "absent"}"').database_url()
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("localhost:1", ("localhost", 1)),
+        ("[::1]:65535", ("::1", 65535)),
+    ],
+)
+def test_where_metrics_are(tmp_path: Path, written: str, address: tuple[str, int]) -> None:
+    assert from_toml(tmp_path, f'metrics = "{written}"').metrics_address == address
+    assert load({}, environ={}).metrics is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('metrics = "0.0.0.0:9464"', "needs metrics_token_file on any but a loopback address"),
+        ('metrics = "[::]:9464"', "needs metrics_token_file"),
+        ('metrics = "metrics.internal:9464"', "needs metrics_token_file"),
+        ('metrics = "localhost:0"', "expected a port from 1 to 65535, got 0"),
+        ('metrics = "localhost:65536"', "expected a port from 1 to 65535"),
+        ('metrics = "localhost"', "expected where GET /metrics listens"),
+        ('metrics = "http://localhost:9464"', "expected where GET /metrics listens"),
+        ("metrics = true", "expected where GET /metrics listens"),
+        ('metrics_token_file = "token"', "has a meaning only with metrics"),
+    ],
+)
+def test_metrics_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        from_toml(tmp_path, text)
+    if "needs" in message:
+        assert from_toml(tmp_path, f'{text}\nmetrics_token_file = "token"').metrics

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,6 +197,42 @@ def test_another_database_at_the_same_address_is_noticed(url: str) -> None:
                 time.sleep(0.01)
         with pytest.raises(StoreError, match="isn't the database any more that was opened"):
             asyncio.run(writer.commit(receipt("after")))
+
+
+class Explaining:
+    """A session that also notes how PostgreSQL would do each statement if it had many rows."""
+
+    def __init__(self, session: Any, planner: Any) -> None:
+        self._session = session
+        self._planner = planner
+        self.plans: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
+        self.plans += [line for (line,) in self._planner.execute(f"EXPLAIN {sql}", parameters).fetchall()]
+        return self._session.execute(sql, parameters)
+
+
+def test_what_is_asked_is_found_by_an_index(url: str) -> None:
+    database = PostgresDatabase(url)
+    with opened(database) as stores, KeyStore(database) as keys:
+        planner: Any = database.session()
+        planner.execute("SET enable_seqscan = off")
+        owners: list[Any] = [stores.receipts, keys, stores.writer._writer]
+        for owner in owners:
+            owner._db = Explaining(owner._db, planner)
+        stores.receipts.find("r", owner="key_1")
+        stores.receipts.keyset("d")
+        with pytest.raises(OperatorError):
+            keys.revoke("nobody")
+        asyncio.run(stores.writer.claim("m", now=1, expires=9))
+        asyncio.run(stores.writer.prune(now=5000, keep_seconds=10))
+        planner.close()
+    for owner in owners:
+        assert [plan for plan in owner._db.plans if "Seq Scan" in plan] == []
+        assert any("Index" in plan for plan in owner._db.plans)
 
 
 # Several servers -----------------------------------------------------------------------------------------------------
