@@ -20,7 +20,7 @@ MODEL: Final = "acme/tiny-1"
 CONTEXT: Final = 4096
 CREATED: Final = 1_760_000_000
 PROMPT_TOKENS: Final = 9
-IMAGE: Final = {"has_image_understanding": True}
+IMAGE: Final = {"has_image_understanding": True, "is_generation": True}
 
 Json = dict[str, Any]
 

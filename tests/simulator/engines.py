@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tests.simulator import engine_dialects as dialects
+from tests.simulator import engine_endpoints as other
 
 FOREVER: Final = 3600.0
 Json = dict[str, Any]
@@ -91,10 +92,13 @@ class Received:
 class StandIn:
     """The server. ``requests`` are all that came, ``chats`` those for an answer."""
 
-    def __init__(self, dialect: str, faults: Faults, pages: Mapping[str, Any]) -> None:
+    def __init__(
+        self, dialect: str, faults: Faults, pages: Mapping[str, Any], routes: frozenset[str] | None = None
+    ) -> None:
         self.dialect = dialect
         self.faults = faults
         self.pages = dialects.pages(dialect) | dict(pages)
+        self.routes = other.ROUTES[dialect] if routes is None else routes
         self.url = ""
         self.requests: list[Received] = []
         self.connections = 0
@@ -107,6 +111,11 @@ class StandIn:
     def chats(self) -> list[Received]:
         """The requests for an answer."""
         return [request for request in self.requests if request.path.endswith("/chat/completions")]
+
+    @property
+    def asked(self) -> list[Received]:
+        """The requests on the endpoints beside chat completions, but for those that find out which there are."""
+        return [request for request in self.requests if request.path in self.routes and request.body != b"{}"]
 
     def now(self, **faults: Any) -> None:
         """Replace some faults from here on."""
@@ -181,10 +190,14 @@ class Answering:
             await self._send(200, self._engine.pages[path])
         elif path.endswith("/chat/completions"):
             await self._chat()
+        elif path in self._engine.routes and self._request.body != b"{}":
+            await self._chat(path)
+        elif path in self._engine.routes:
+            await self._send(400, dialects.refusal(self._engine.dialect, 400, "1 validation error"))
         else:
             await self._send(404, {"detail": "Not Found"})
 
-    async def _chat(self) -> None:
+    async def _chat(self, path: str = "") -> None:
         faults = self._faults
         if faults.silent:
             await asyncio.sleep(FOREVER)
@@ -200,9 +213,10 @@ class Answering:
         if refused is not None:
             await self._send(*refused, headers=faults.headers)
         elif body.get("stream"):
-            await self._stream(self._payloads(body))
+            await self._stream(self._payloads(body, path))
         else:
-            (answer,) = self._edited([dialects.whole(self._engine.dialect, self._asked(body))])
+            made = other.whole(self._engine.dialect, path, body, faults.text) if path else self._whole(body)
+            (answer,) = self._edited([made])
             await self._send(200, answer)
 
     def _refused(self, body: Json) -> tuple[int, Any] | None:
@@ -222,15 +236,20 @@ class Answering:
             return 400, dialects.refusal(dialect, 400, f"1 validation error: {nulls[0]} should not be null")
         return None
 
+    def _whole(self, body: Json) -> Json:
+        return dialects.whole(self._engine.dialect, self._asked(body))
+
     def _asked(self, body: Json) -> dialects.Asked:
         faults = self._faults
         one = dialects.say(body, text=faults.text, calls=faults.calls, reasoning=faults.reasoning)
         alone = self._engine.dialect in {"ollama", "transformers"}
         return dialects.Asked(body, [one] * (1 if alone else body.get("n") or 1))
 
-    def _payloads(self, body: Json) -> list[Any]:
+    def _payloads(self, body: Json, path: str) -> list[Any]:
         if self._faults.events is not None:
             return list(self._faults.events)
+        if path:
+            return self._edited(other.stream(self._engine.dialect, path, body, self._faults.text))
         return self._edited(list(dialects.STREAMS[self._engine.dialect](self._asked(body))))
 
     def _edited(self, payloads: list[Any]) -> list[Any]:
@@ -254,7 +273,8 @@ class Answering:
         if faults.huge:
             for _ in range(faults.huge >> 16):
                 await self._chunk(b"data: " + b"x" * (1 << 16))
-        if faults.done and self._engine.dialect != "transformers":
+        named = self._request.path in other.NAMED
+        if faults.done and not named and self._engine.dialect != "transformers":
             await self._chunk(b"data: [DONE]\n\n")
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
@@ -318,7 +338,12 @@ async def _read(reader: asyncio.StreamReader) -> Received | None:
 
 @contextmanager
 def standing_in(
-    dialect: str = "vllm", *, uds: str | None = None, pages: Mapping[str, Any] | None = None, **faults: Any
+    dialect: str = "vllm",
+    *,
+    uds: str | None = None,
+    pages: Mapping[str, Any] | None = None,
+    routes: frozenset[str] | None = None,
+    **faults: Any,
 ) -> Iterator[StandIn]:
     """A stand-in that listens, at :attr:`StandIn.url`, until the context ends.
 
@@ -326,9 +351,10 @@ def standing_in(
         dialect: ``vllm``, ``sglang``, ``llama-server``, ``ollama``, ``transformers`` or ``openai``.
         uds: a path to listen on in place of a TCP port.
         pages: answers to GET in place of the dialect's own, by path.
+        routes: the paths beside chat completions that it answers, in place of the dialect's own.
         faults: of :class:`Faults`.
     """
-    engine = StandIn(dialect, Faults(**faults), pages or {})
+    engine = StandIn(dialect, Faults(**faults), pages or {}, routes)
     loop = asyncio.new_event_loop()
     started = threading.Event()
     stop = asyncio.Event()

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.errors import InvalidRequest
+from confide.wire.members import given as members_given
 from confide.wire.openai import (
     CORE,
     HARMLESS,
@@ -21,9 +22,6 @@ from confide.wire.openai import (
     UserMessage,
     parse_chat,
     refuse_unsupported,
-)
-from confide.wire.openai import (
-    given as members_given,
 )
 
 HI = [{"role": "user", "content": "hi"}]
@@ -616,15 +614,15 @@ ENGINE_MEMBERS: dict[str, Any] = {
 def test_what_an_engine_lacks_is_refused_by_name(member: str) -> None:
     request = parse_chat(body(**{member: ENGINE_MEMBERS[member]}))
     with pytest.raises(InvalidRequest) as caught:
-        refuse_unsupported(request, frozenset(), "m")
+        refuse_unsupported(request, frozenset())
     assert caught.value.message == f"Unsupported parameter: '{member}' is not supported with the model 'm'."
     assert (caught.value.param, caught.value.code) == (member, "unsupported_parameter")
-    refuse_unsupported(request, frozenset({member}), "m")
+    refuse_unsupported(request, frozenset({member}))
 
 
 @pytest.mark.parametrize("member", HARMLESS)
 def test_a_value_that_changes_nothing_needs_no_engine(member: str) -> None:
-    refuse_unsupported(parse_chat(body(**{member: HARMLESS[member]})), frozenset(), "m")
+    refuse_unsupported(parse_chat(body(**{member: HARMLESS[member]})), frozenset())
 
 
 HINT_VALUES: dict[str, Any] = {"metadata": {"a": "b"}, "store": True, "prompt_cache_options": {}, "prediction": {}}
@@ -632,7 +630,7 @@ HINT_VALUES: dict[str, Any] = {"metadata": {"a": "b"}, "store": True, "prompt_ca
 
 @pytest.mark.parametrize("member", sorted(HINTS))
 def test_hints_need_no_engine(member: str) -> None:
-    refuse_unsupported(parse_chat(body(**{member: HINT_VALUES.get(member, "low")})), frozenset(), "m")
+    refuse_unsupported(parse_chat(body(**{member: HINT_VALUES.get(member, "low")})), frozenset())
 
 
 def test_every_member_is_known_to_somebody() -> None:

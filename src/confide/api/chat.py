@@ -26,13 +26,12 @@ from confide.api.proof import Prover, Record
 from confide.api.respond import internal_error, send_error, store_down
 from confide.api.seen import Meter, Seen
 from confide.api.vision import ImageRules, load_images
-from confide.engine.base import Call, Reply
+from confide.engine.base import Call, Reply, last_event
 from confide.errors import ApiError, StoreError
 from confide.logs import place_of
 from confide.route.models import ModelTable, ServedModel
 from confide.seal.errors import HeaderMissing
 from confide.store.ids import ordered_id
-from confide.wire.sse import DONE
 
 log = logging.getLogger("confide.chat")
 
@@ -174,15 +173,6 @@ def note_forwarding(reply: Reply, record: Record) -> None:
     digest: str | None = getattr(reply, "forwarded", None)
     if digest is not None:
         record.forwarded(digest)
-
-
-def last_event(reply: Reply) -> bytes:
-    """What ends the stream of a reply that was read to its end: ``[DONE]``, but where the API has an event of its own.
-
-    Such a reply has a member ``last``, that event, which it doesn't give with the others.
-    """
-    last: bytes = getattr(reply, "last", DONE)
-    return last
 
 
 async def _stream(reply: Reply, answer: Answer) -> None:

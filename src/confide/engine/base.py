@@ -6,14 +6,19 @@ bytes through unchanged, and one which generates tokens builds them from :mod:`c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from confide.wire.answers import Usage
 from confide.wire.openai import ChatRequest
+from confide.wire.sse import DONE
 
 CHAT: Final = "/v1/chat/completions"
+COMPLETIONS: Final = "/v1/completions"
+EMBEDDINGS: Final = "/v1/embeddings"
+RESPONSES: Final = "/v1/responses"
+MESSAGES: Final = "/v1/messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,8 @@ class EngineInfo:
     """What an engine has, for ``/v1/models`` and for refusing by name what it has not.
 
     ``context_length`` and ``max_output_length`` are in tokens; ``parameters`` are the members of
-    :class:`~confide.wire.openai.ChatRequest` that the engine honours; ``endpoints`` are the paths that it answers.
+    :class:`~confide.wire.openai.ChatRequest` that the engine honours, where it ``chats``; ``also`` names the paths of
+    other endpoints that it answers, each with the members that it honours there.
     """
 
     engine: str
@@ -33,7 +39,13 @@ class EngineInfo:
     output_modalities: tuple[str, ...] = ("text",)
     max_choices: int = 1
     created: int = 0
-    endpoints: frozenset[str] = frozenset({CHAT})
+    chats: bool = True
+    also: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def endpoints(self) -> frozenset[str]:
+        """The paths of all endpoints that it answers."""
+        return frozenset(self.also) | ({CHAT} if self.chats else set())
 
     @property
     def sees(self) -> bool:
@@ -64,7 +76,11 @@ ChatCall: TypeAlias = Call[ChatRequest]
 
 
 class Reply(Protocol):
-    """A request that an engine has accepted and is answering."""
+    """A request that an engine has accepted and is answering.
+
+    It may have two more members: ``forwarded``, the digest of the bytes that an engine in another process was sent, and
+    ``last``, the event that ends its stream where that isn't ``[DONE]``, there once the iteration has ended.
+    """
 
     @property
     def usage(self) -> Usage:
@@ -72,7 +88,7 @@ class Reply(Protocol):
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The answer's bytes: whole SSE events without the final ``[DONE]``, or one JSON body.
+        """The answer's bytes: whole SSE events without the one that ends the stream, or one JSON body.
 
         Raises:
             ApiError: the engine failed after it had accepted the request.
@@ -84,8 +100,14 @@ class Reply(Protocol):
         ...
 
 
+def last_event(reply: Reply) -> bytes:
+    """What ends the stream of a reply that was read to its end: ``[DONE]``, or the API's own last event."""
+    last: bytes = getattr(reply, "last", DONE)
+    return last
+
+
 class Engine(Protocol):
-    """Something that answers chat completions for one model."""
+    """Something that answers for one model."""
 
     @property
     def info(self) -> EngineInfo:
@@ -99,6 +121,14 @@ class Engine(Protocol):
             InvalidRequest: it can't be honoured (``context_length_exceeded`` included).
             TooManyRequests, Unavailable: no room now.
             EngineFailed: the engine broke.
+        """
+        ...
+
+    async def infer(self, call: Call[Any]) -> Reply:
+        """The same for the request of another endpoint, one of those in :attr:`EngineInfo.also`.
+
+        Raises:
+            ApiError: as :meth:`chat`.
         """
         ...
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from confide.engine import gguf, grammar, translate
-from confide.engine.base import ChatCall, EngineInfo, Reply
-from confide.engine.llama import Event, Generation, LlamaServer
+from confide.engine.base import COMPLETIONS, Call, ChatCall, EngineInfo, Reply
+from confide.engine.llama import Event, LlamaServer
 from confide.engine.prompt import Plan, plan
 from confide.engine.reading import Reading
 from confide.engine.reading import reading as new_reading
-from confide.engine.slots import Lease, SlotPool
-from confide.errors import ApiError, EngineFailed, InvalidRequest, ModelFileError
+from confide.engine.running import Run, merged, summed
+from confide.engine.slots import SlotPool
+from confide.engine.textreply import TEXT_PARAMETERS, Runner, TextReply
+from confide.errors import EngineFailed, InvalidRequest, ModelFileError
 from confide.wire.answers import (
     AnswerHead,
     ChunkWriter,
@@ -33,6 +35,7 @@ from confide.wire.answers import (
     Usage,
 )
 from confide.wire.openai import ChatRequest
+from confide.wire.texts import CompletionRequest
 
 PARAMETERS: Final = frozenset(
     {
@@ -97,7 +100,7 @@ class EmbeddedEngine:
             threads=model.threads,
         )
         self._pool = SlotPool(model.slots, max_queue=model.max_queue, queue_timeout=model.queue_timeout)
-        self._under_way: set[_Choice] = set()
+        self._under_way: set[Run] = set()
         self._info = EngineInfo(
             engine="llama.cpp (xllamacpp)",
             version=self._llama.version,
@@ -107,6 +110,7 @@ class EmbeddedEngine:
             input_modalities=("text", "image") if model.projector else ("text",),
             max_choices=model.slots,
             created=model.created,
+            also={COMPLETIONS: TEXT_PARAMETERS},
         )
 
     @property
@@ -137,7 +141,7 @@ class EmbeddedEngine:
             undo.pop_all()
         return EmbeddedReply(call, self._info, choices)
 
-    def _check_bias(self, request: ChatRequest) -> None:
+    def _check_bias(self, request: ChatRequest | CompletionRequest) -> None:
         for key in request.logit_bias or ():
             if self._vocabulary is not None and int(key) >= self._vocabulary:
                 raise InvalidRequest(
@@ -148,13 +152,37 @@ class EmbeddedEngine:
 
     def _check_length(self, planned: Plan) -> None:
         """Refuse what can't fit whatever its tokens are: to count the tokens of megabytes would take seconds."""
-        size = sum(_size(message["content"]) for message in planned.messages)
+        self._check_size(sum(_size(message["content"]) for message in planned.messages))
+
+    def _check_size(self, size: int) -> None:
         if self._most_bytes is not None and size > self._most_bytes:
             context = self._info.context_length
             raise translate.too_long(context, f"at least {size * context // self._most_bytes + 1}")
 
     def _choice(self, call: ChatCall, planned: Plan, index: int) -> _Choice:
-        return _Choice(self._llama, self._pool, self._under_way, call, planned, index)
+        run = Run(
+            generate=lambda lease: self._llama.generate(translate.payload(call.request, planned, lease, index)),
+            pool=self._pool,
+            under_way=self._under_way,
+            tenant=call.tenant,
+            hashes=[hash(str(message)) for message in planned.messages],
+            refused=_template_refused(),
+            admitted=index > 0,
+        )
+        return _Choice(run, call, planned, index)
+
+    async def infer(self, call: Call[CompletionRequest]) -> Reply:
+        """The same for a request for completions of texts."""
+        self._check_bias(call.request)
+        for prompt in call.request.prompts:
+            self._check_size(len(prompt.encode("utf-8", "surrogatepass")) if isinstance(prompt, str) else 0)
+        runner = Runner(self._llama, self._pool, self._under_way)
+        reply = TextReply(call, self._info, runner)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(reply.aclose)
+            await reply.start()
+            undo.pop_all()
+        return reply
 
     async def close(self) -> None:
         """Turn away who waits, end what is under way with an error, and unload the model. Safe to call twice."""
@@ -162,9 +190,17 @@ class EmbeddedEngine:
             return
         self._closed = True
         self._pool.close()
-        for choice in list(self._under_way):
-            await choice.aclose()
+        for run in list(self._under_way):
+            await run.aclose()
         await asyncio.to_thread(self._llama.close)
+
+
+def _template_refused() -> InvalidRequest:
+    return InvalidRequest(
+        "The model's chat template or engine refused this conversation; check the order and the roles of the "
+        "messages, and 'chat_template_kwargs'.",
+        param="messages",
+    )
 
 
 def _size(content: Any) -> int:
@@ -204,10 +240,7 @@ class EmbeddedReply:
     @property
     def usage(self) -> Usage:
         """Tokens until now."""
-        first = self._choices[0].usage
-        completion = sum(choice.usage.completion for choice in self._choices)
-        reasoning = sum(choice.usage.reasoning for choice in self._choices)
-        return Usage(first.prompt, completion, first.cached, reasoning)
+        return summed([choice.run for choice in self._choices])
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """SSE events, or one body."""
@@ -217,7 +250,7 @@ class EmbeddedReply:
         writer = ChunkWriter(self._head)
         for choice in self._choices:
             yield writer.role(choice.index)
-        async with aclosing(self._deltas()) as deltas:
+        async with aclosing(merged(self._choices)) as deltas:
             async for delta in deltas:
                 yield writer.delta(delta)
         options = self._request.stream_options
@@ -226,34 +259,10 @@ class EmbeddedReply:
 
     async def _body(self) -> AsyncIterator[bytes]:
         collector = Collector(self._head, len(self._choices))
-        async with aclosing(self._deltas()) as deltas:
+        async with aclosing(merged(self._choices)) as deltas:
             async for delta in deltas:
                 collector.add(delta)
         yield collector.body(self.usage)
-
-    async def _deltas(self) -> AsyncGenerator[Delta, None]:
-        """All choices' deltas: of the only one as they come, of several merged."""
-        if len(self._choices) == 1:
-            async with aclosing(self._choices[0].deltas()) as deltas:
-                async for delta in deltas:
-                    yield delta
-            return
-        merged: asyncio.Queue[Delta | ApiError | None] = asyncio.Queue()
-        tasks = [asyncio.create_task(_pump(choice, merged)) for choice in self._choices]
-        try:
-            running = len(tasks)
-            while running:
-                item = await merged.get()
-                if isinstance(item, ApiError):
-                    raise item
-                if item is None:
-                    running -= 1
-                else:
-                    yield item
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def aclose(self) -> None:
         """Stop all choices."""
@@ -261,73 +270,33 @@ class EmbeddedReply:
             await choice.aclose()
 
 
-async def _pump(choice: _Choice, merged: asyncio.Queue[Delta | ApiError | None]) -> None:
-    try:
-        await choice.start()
-        async for delta in choice.deltas():
-            merged.put_nowait(delta)
-    except ApiError as error:
-        merged.put_nowait(error)
-    else:
-        merged.put_nowait(None)
-
-
 @dataclass(eq=False, slots=True)
 class _Choice:
-    """One generation: its slot, its events, and what they mean."""
+    """One choice: what its events mean."""
 
-    llama: LlamaServer
-    pool: SlotPool
-    under_way: set[_Choice]
+    run: Run
     call: ChatCall
     plan: Plan
     index: int
-    usage: Usage = field(default_factory=Usage)
-    _generation: Generation | None = None
-    _lease: Lease | None = None
-    _first: Event | None = None
-    _events: AsyncIterator[Event] | None = None
 
     async def start(self) -> None:
         """Wait for a slot, and for the engine to begin; raises what the engine refuses."""
-        if self._events is not None:
-            return
-        hashes = [hash(str(message)) for message in self.plan.messages]
-        self._lease = await self.pool.acquire(self.call.tenant, hashes, admitted=self.index > 0)
-        self._generation = self.llama.generate(translate.payload(self.call.request, self.plan, self._lease, self.index))
-        self.under_way.add(self)
-        self._events = aiter(self._generation)
-        self._first = await self._next()
-
-    async def _next(self) -> Event | None:
-        assert self._events is not None
-        try:
-            event = await anext(self._events, None)
-        except RuntimeError as error:
-            # The library refuses with an exception whose text may quote the conversation: only its kind is told.
-            raise InvalidRequest(
-                "The model's chat template or engine refused this conversation; check the order and the roles of the "
-                "messages, and 'chat_template_kwargs'.",
-                param="messages",
-            ) from error
-        if event is not None and event.error is not None:
-            raise translate.refusal(event)
-        return event
+        await self.run.start()
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """What is generated, until the choice is finished."""
         reading = new_reading(self.plan, self.index, self.call.request.stops)
-        event, self._first = self._first, None
         reason: FinishReason | None = None
         try:
-            while event is not None:
-                for delta in self._read(event, reading):
-                    yield delta
-                for choice in event.choices:
-                    reason = translate.reason(choice.finish_reason) or reason
-                event = None if reading.stopped else await self._next()
-            if reading.stopped:
-                reason = "stop"
+            async with aclosing(self.run.events()) as events:
+                async for event in events:
+                    for delta in self._read(event, reading):
+                        yield delta
+                    for choice in event.choices:
+                        reason = translate.reason(choice.finish_reason) or reason
+                    if reading.stopped:
+                        reason = "stop"
+                        break
             if reason is None:
                 raise EngineFailed("The engine stopped before the answer was complete.")
             rest, reason = reading.finish(reason)
@@ -340,18 +309,10 @@ class _Choice:
 
     def _read(self, event: Event, reading: Reading) -> list[Delta]:
         out: list[Delta] = []
-        if event.usage is not None:
-            details = event.usage.prompt_tokens_details
-            cached = details.cached_tokens if details else 0
-            self.usage = Usage(event.usage.prompt_tokens, event.usage.completion_tokens, cached, self.usage.reasoning)
-        elif event.prompt_progress is not None:
-            self.usage = Usage(event.prompt_progress.total, 0, event.prompt_progress.cache)
         for choice in event.choices:
             reasoning, content = choice.delta.reasoning_content, choice.delta.content
             if reasoning or content:
-                spent = self.usage
-                thought = spent.reasoning + bool(reasoning)
-                self.usage = Usage(spent.prompt, spent.completion + 1, spent.cached, thought)
+                self.run.add_token(reasoning=bool(reasoning))
             if reasoning:
                 out.append(ReasoningDelta(self.index, reasoning))
             if content:
@@ -359,19 +320,5 @@ class _Choice:
         return out
 
     async def aclose(self) -> None:
-        """Stop, and give the slot back as soon as the engine has left it."""
-        generation, lease = self._generation, self._lease
-        self._generation = self._lease = None
-        if lease is None:
-            return
-        if generation is None:
-            self.pool.release(lease)
-            return
-        generation.cancel()
-        self.under_way.discard(self)
-        task = asyncio.create_task(self._release(generation, lease))
-        await asyncio.shield(task)
-
-    async def _release(self, generation: Generation, lease: Lease) -> None:
-        await generation.finished.wait()
-        self.pool.release(lease)
+        """Stop, and give the slot back."""
+        await self.run.aclose()

@@ -17,7 +17,7 @@ import os
 import secrets
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -61,9 +61,10 @@ class EventDelta(msgspec.Struct):
 
 
 class EventChoice(msgspec.Struct):
-    """The one choice of an event."""
+    """The one choice of an event; ``text`` is of completions of texts."""
 
-    delta: EventDelta
+    delta: EventDelta = msgspec.field(default_factory=EventDelta)
+    text: str = ""
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
 
@@ -193,9 +194,16 @@ class LlamaServer:
 
     def generate(self, payload: dict[str, Any]) -> Generation:
         """Begin a generation. ``payload`` is the body of llama.cpp's chat-completions route, with ``stream`` true."""
+        return self._begin(self._server.handle_chat_completions, payload)
+
+    def complete(self, payload: dict[str, Any]) -> Generation:
+        """The same with the body of its route for completions of texts."""
+        return self._begin(self._server.handle_completions, payload)
+
+    def _begin(self, handle: Callable[..., None], payload: dict[str, Any]) -> Generation:
         generation = Generation(asyncio.get_running_loop())
         body = msgspec.json.encode(payload)
-        future = self._threads.submit(self._server.handle_chat_completions, body, generation.on_event)
+        future = self._threads.submit(handle, body, generation.on_event)
         future.add_done_callback(generation.on_end)
         return generation
 

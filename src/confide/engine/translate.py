@@ -10,6 +10,7 @@ from confide.engine.slots import Lease
 from confide.errors import ApiError, EngineFailed, InvalidRequest
 from confide.wire.answers import LEAST_LOGPROB, FinishReason
 from confide.wire.openai import ChatRequest
+from confide.wire.texts import CompletionRequest
 
 _SEEDS: Final = 2**32 - 1  # llama.cpp's seeds have 32 bits, and the highest stands for "random"
 
@@ -20,30 +21,32 @@ def reason(reason: str | None) -> FinishReason | None:
     return "length" if reason == "length" else "stop"
 
 
-def refusal(event: Event) -> ApiError:
+def refusal(event: Event, *, param: str = "messages") -> ApiError:
     error = event.error
     assert error is not None
     if error.type == "exceed_context_size_error":
-        return too_long(error.n_ctx, str(error.n_prompt_tokens))
+        return too_long(error.n_ctx, str(error.n_prompt_tokens), param=param)
     if 400 <= error.code < 500:
         return InvalidRequest("The engine refused the request.")
     return EngineFailed("The engine failed while it answered.")
 
 
-def too_long(context: int, tokens: str) -> InvalidRequest:
+def too_long(context: int, tokens: str, *, param: str = "messages") -> InvalidRequest:
     """The error for a prompt that doesn't fit, in the words that agents look for."""
     return InvalidRequest(
-        f"This model's maximum context length is {context} tokens. However, your messages resulted in {tokens} tokens. "
-        "Please reduce the length of the messages.",
-        param="messages",
+        f"This model's maximum context length is {context} tokens. However, your {param} resulted in {tokens} tokens. "
+        f"Please reduce the length of the {param}.",
+        param=param,
         code="context_length_exceeded",
     )
 
 
 def logprobs(logprobs: Logprobs | None, request: ChatRequest) -> tuple[dict[str, Any], ...] | None:
-    if not request.logprobs:
-        return None
-    top = request.top_logprobs or 0
+    return tokens_of(logprobs, request.top_logprobs or 0) if request.logprobs else None
+
+
+def tokens_of(logprobs: Logprobs | None, top: int) -> tuple[dict[str, Any], ...]:
+    """The tokens of one event, each with so many alternatives."""
     tokens = (logprobs.content if logprobs else None) or ()
     return tuple(
         _token(token) | {"top_logprobs": [_token(alternative) for alternative in token.top_logprobs[:top]]}
@@ -57,8 +60,32 @@ def _token(token: TokenLogprob | TopLogprob) -> dict[str, Any]:
 
 def payload(request: ChatRequest, planned: Plan, lease: Lease, index: int) -> dict[str, Any]:
     """The body for llama.cpp's route. Members left out have its defaults."""
+    payload = _sampling(request, lease, index) | {"messages": planned.messages}
+    given = {
+        "max_tokens": request.token_limit,
+        "chat_template_kwargs": request.chat_template_kwargs,
+        "grammar": planned.grammar,
+    }
+    payload |= {name: value for name, value in given.items() if value is not None}
+    if request.logprobs:
+        payload |= {"logprobs": True, "top_logprobs": max(request.top_logprobs or 0, 1)}
+    if planned.form == "text" and request.stops:
+        payload["stop"] = request.stops
+    return payload
+
+
+def text_payload(request: CompletionRequest, prompt: str | list[int], lease: Lease, index: int) -> dict[str, Any]:
+    """The same for its route for completions of texts."""
+    payload = _sampling(request, lease, index) | {"prompt": prompt, "max_tokens": request.limit}
+    if request.logprobs is not None:
+        payload["logprobs"] = max(request.logprobs, 1)
+    if request.stops:
+        payload["stop"] = request.stops
+    return payload
+
+
+def _sampling(request: ChatRequest | CompletionRequest, lease: Lease, index: int) -> dict[str, Any]:
     payload: dict[str, Any] = {
-        "messages": planned.messages,
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_progress": True,
@@ -66,7 +93,6 @@ def payload(request: ChatRequest, planned: Plan, lease: Lease, index: int) -> di
         "cache_prompt": lease.warm,
     }
     given = {
-        "max_tokens": request.token_limit,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "top_k": None if request.top_k is None else max(request.top_k, 0),
@@ -78,14 +104,8 @@ def payload(request: ChatRequest, planned: Plan, lease: Lease, index: int) -> di
         "ignore_eos": request.ignore_eos,
         "seed": None if request.seed is None else (request.seed + index) % _SEEDS,
         "logit_bias": [[int(key), bias] for key, bias in (request.logit_bias or {}).items()] or None,
-        "chat_template_kwargs": request.chat_template_kwargs,
-        "grammar": planned.grammar,
     }
     payload |= {name: value for name, value in given.items() if value is not None}
     if request.presence_penalty or request.frequency_penalty:
         payload["repeat_last_n"] = -1  # OpenAI's penalties look at the whole text, llama.cpp's by default at 64 tokens
-    if request.logprobs:
-        payload |= {"logprobs": True, "top_logprobs": max(request.top_logprobs or 0, 1)}
-    if planned.form == "text" and request.stops:
-        payload["stop"] = request.stops
     return payload

@@ -16,9 +16,9 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from confide.engine.base import ChatCall, Engine, EngineInfo, Reply
+from confide.engine.base import Call, ChatCall, Engine, EngineInfo, Reply, last_event
 from confide.errors import ApiError, ConfigError, EngineFailed, TooManyRequests, Unavailable
 from confide.route.affinity import affinity_key, ranking
 from confide.route.health import Chance, Clock, Health, ReplicaPolicy, State
@@ -31,6 +31,7 @@ SHORTEST_SECRET: Final = 16
 
 _RETRIED: Final = (EngineFailed, Unavailable, TooManyRequests)
 _BROKEN: Final = (EngineFailed, Unavailable)
+Ask = Callable[[Engine], Awaitable[Reply]]
 _TELLING: Final = (TooManyRequests, Unavailable, EngineFailed)
 """Which of several failures the client is told: the one that gives most hope."""
 
@@ -112,6 +113,13 @@ class Replicas:
             ApiError: as the replica said; of several that failed, what gives most hope.
             Unavailable: none is up (503 with ``Retry-After``), or this is closed.
         """
+        return await self._first(call, lambda engine: engine.chat(call))
+
+    async def infer(self, call: Call[Any]) -> Reply:
+        """The same for a request of another endpoint."""
+        return await self._first(call, lambda engine: engine.infer(call))
+
+    async def _first(self, call: Call[Any], ask: Ask) -> Reply:
         ranks = ranking(affinity_key(self._secret, call), self._names)
         until = self._clock() + self._policy.retry_within
         failures: list[ApiError] = []
@@ -123,7 +131,7 @@ class Replicas:
             self.retries += bool(failures)
             tried.add(member.number)
             try:
-                return await member.attempt(call)
+                return await member.attempt(ask)
             except _RETRIED as failure:
                 failures.append(failure)
         raise min(failures, key=_hope) if failures else self._nobody()
@@ -229,13 +237,13 @@ class _Member:
             self.number, self.health.state, self.outstanding, self.accepted, self.failures, self.health.ejections
         )
 
-    async def attempt(self, call: ChatCall) -> Reply:
+    async def attempt(self, ask: Ask) -> Reply:
         """Count it from here on, until it is refused, cancelled, or its reply ends or is closed."""
         attempt = _Attempt(self)
         with ExitStack() as unless_accepted:
             unless_accepted.callback(attempt.release)
             try:
-                reply = await self.engine.chat(call)
+                reply = await ask(self.engine)
             except ApiError as error:
                 attempt.refused(error)
                 raise
@@ -329,6 +337,11 @@ class _CountedReply:
         told: str | None = getattr(self._reply, "forwarded", None)
         return told
 
+    @property
+    def last(self) -> bytes:
+        """The event that ends its stream."""
+        return last_event(self._reply)
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         self._pieces = aiter(self._reply)
         return self
@@ -377,6 +390,12 @@ def common(infos: Sequence[EngineInfo]) -> EngineInfo:
         output_modalities=_shared("output", [info.output_modalities for info in infos]),
         max_choices=min(info.max_choices for info in infos),
         created=min(info.created for info in infos),
+        chats=all(info.chats for info in infos),
+        also={
+            path: frozenset.intersection(*(info.also[path] for info in infos))
+            for path in first.also
+            if all(path in info.also for info in infos)
+        },
     )
 
 

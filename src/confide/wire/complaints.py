@@ -48,7 +48,7 @@ _LONGEST_LOOKUP: Final = 1 << 20
 """In a body longer than this no value is looked up: decoding all of it only to repeat one number isn't worth it."""
 
 
-def explain(error: Exception, body: bytes) -> InvalidRequest:
+def explain(error: Exception, body: bytes, *, needs: str = "'model' and 'messages'") -> InvalidRequest:
     """The error that a client is told for what the decoder refused."""
     if isinstance(error, RecursionError):
         return InvalidRequest("The JSON body of your request is nested too deeply.")
@@ -61,7 +61,7 @@ def explain(error: Exception, body: bytes) -> InvalidRequest:
     what, path = (match["what"], match["path"]) if match else (str(error), None)
     param = _param(path)
     if param is None and not what.startswith("Object missing"):
-        return InvalidRequest("Invalid body: expected a JSON object with the members 'model' and 'messages'.")
+        return InvalidRequest(f"Invalid body: expected a JSON object with the members {needs}.")
     return _classify(what, param or "", body)
 
 

@@ -5,9 +5,8 @@ Source: OpenAI's answers to such requests, as quoted in public issue threads; th
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from confide.errors import ApiError, InvalidRequest
+from confide.errors import InvalidRequest
+from confide.wire.members import check_bias, check_provider, check_stops, check_stream_options, check_template
 from confide.wire.openai import (
     AllowedChoice,
     AssistantMessage,
@@ -21,11 +20,6 @@ from confide.wire.openai import (
     ToolMessage,
 )
 
-_TEMPLATE_OWN: Final = frozenset(
-    {"messages", "tools", "functions", "documents", "add_generation_prompt", "bos_token", "eos_token"}
-)
-"""Variables of a chat template that come from the request's other members or from the model."""
-
 
 def check(request: ChatRequest) -> None:
     """Refuse what is well-formed but contradicts itself.
@@ -38,59 +32,18 @@ def check(request: ChatRequest) -> None:
     _check_tool_choice(request)
     _check_functions(request)
     _check_messages(request)
-    _check_provider(request.provider or {})
-
-
-def _check_provider(provider: dict[str, Any]) -> None:
-    """Serving constraints of ACI (section 5.3). The model runs here, so that it is served verified in any case."""
-    for name, value in provider.items():
-        param = f"provider.{name}"
-        if name == "aci_verified" and isinstance(value, bool):
-            continue
-        if name == "aci_session_ids":
-            raise ApiError(
-                "None of the sessions can serve: this server runs the model itself and has no upstream sessions.",
-                status=412,
-                type="session_not_accepted",
-                param=param,
-            )
-        if name.startswith("aci_"):
-            raise InvalidRequest(f"Invalid '{param[:100]}': unknown constraint, or of a wrong type.", param=param[:100])
+    check_provider(request.provider)
 
 
 def _check_options(request: ChatRequest) -> None:
-    if request.stream_options is not None and not request.stream:
-        raise InvalidRequest(
-            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
-        )
+    check_stream_options(request)
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequest(
             "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", param="top_logprobs"
         )
-    if "" in request.stops:
-        raise InvalidRequest(
-            "Invalid 'stop': an empty string can't be a stop sequence.", param="stop", code="invalid_value"
-        )
-    if any(len(stop) > 1024 for stop in request.stops):
-        raise InvalidRequest(
-            "Invalid 'stop': string too long. Expected strings of at most 1024 characters.",
-            param="stop",
-            code="string_above_max_length",
-        )
-    for key in request.logit_bias or ():
-        if not (key.isascii() and key.isdigit() and len(key) <= 9):
-            raise InvalidRequest(
-                "Invalid key in 'logit_bias': expected token ids, written as strings of digits.",
-                param="logit_bias",
-                code="invalid_value",
-            )
-    for key in request.chat_template_kwargs or ():
-        if key in _TEMPLATE_OWN:
-            raise InvalidRequest(
-                f"Invalid 'chat_template_kwargs': '{key}' is not the caller's to set.",
-                param=f"chat_template_kwargs.{key}",
-                code="unsupported_value",
-            )
+    check_stops(request.stops)
+    check_bias(request.logit_bias)
+    check_template(request.chat_template_kwargs)
     if request.modalities is not None and request.modalities != ["text"]:
         raise InvalidRequest(
             "Invalid 'modalities': this server answers with text only.",

@@ -1,7 +1,8 @@
 """How an endpoint tells of an error, in place of an answer and in the middle of a stream.
 
-Sources: OpenAI API specification, schema ``Error``, and what its streams of chat completions send; both SDKs raise on
-an event with ``error``. A stream that is merely cut reads as success with some clients, so that there is always one.
+Sources: OpenAI API specification, schemas ``Error`` and ``ResponseErrorEvent``, and what its streams of chat
+completions send; both SDKs raise on an event with ``error``. A stream that is merely cut reads as success with some
+clients, so that there is always one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from confide.errors import ApiError
 from confide.wire.answers import error_body, error_event
@@ -26,3 +29,13 @@ class ErrorForm:
 
 OPENAI: Final = ErrorForm(error_body, error_event, DONE)
 """``{"error": {"message", "type", "param", "code"}}``, in streams too, and then ``[DONE]``."""
+
+
+def _responses_event(error: ApiError) -> bytes:
+    """The event of the specification, with the object on which both SDKs raise in ``error``."""
+    told = {"type": "error", "code": error.code, "message": error.message, "param": error.param, "sequence_number": 0}
+    return b"event: error\ndata: " + msgspec.json.encode(told | error.body()) + b"\n\n"
+
+
+RESPONSES: Final = ErrorForm(error_body, _responses_event)
+"""The same, but for streams: an event ``error``, which is also their end."""

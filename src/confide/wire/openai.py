@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from confide.errors import InvalidRequest
-from confide.wire.complaints import explain
+from confide.wire.members import decode, refuse_all_but
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -363,9 +362,6 @@ HARMLESS: dict[str, object] = {
 """Values that ask for what happens anyway, so that no engine needs to have the member."""
 
 _decoder = msgspec.json.Decoder(ChatRequest)
-_MOST_VALUES = 1_000_000
-"""The most brackets, braces and commas in a body. Each may become an object of 60 bytes out of one or two, so that
-32 MiB of ``[],`` would fill a gigabyte and hold everybody up for seconds."""
 
 
 def parse_chat(body: bytes) -> ChatRequest:
@@ -377,33 +373,13 @@ def parse_chat(body: bytes) -> ChatRequest:
     Raises:
         InvalidRequest: with OpenAI's words, ``param`` as a dotted path and its ``code``.
     """
-    if sum(body.count(mark) for mark in (b"[", b"{", b",")) > _MOST_VALUES:
-        raise InvalidRequest(f"The JSON body of your request has more than {_MOST_VALUES} values.")
-    try:
-        if not body.isascii():
-            body.decode()  # the decoder doesn't look into the strings that it skips
-        request = _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise explain(error, body) from None
-    return request
+    return decode(_decoder, body, needs="'model' and 'messages'")
 
 
-def given(request: ChatRequest) -> list[str]:
-    """The names of the members that the request sets to something, in the order of the schema."""
-    return [name for name in ChatRequest.__struct_fields__ if getattr(request, name) is not None]
-
-
-def refuse_unsupported(request: ChatRequest, supported: frozenset[str], model: str) -> None:
+def refuse_unsupported(request: ChatRequest, supported: frozenset[str]) -> None:
     """Refuse, by name, each member that the engine can't honour.
 
     Raises:
         InvalidRequest: ``unsupported_parameter``, with the member as ``param``.
     """
-    for name in given(request):
-        if name in CORE or name in HINTS or name in supported or HARMLESS.get(name) == getattr(request, name):
-            continue
-        raise InvalidRequest(
-            f"Unsupported parameter: '{name}' is not supported with the model '{model}'.",
-            param=name,
-            code="unsupported_parameter",
-        )
+    refuse_all_but(request, CORE | HINTS | supported, HARMLESS)

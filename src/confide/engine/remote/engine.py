@@ -14,28 +14,44 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from confide.engine.base import ChatCall, EngineInfo
+from confide.engine.base import Call, ChatCall, EngineInfo
+from confide.engine.remote import anthropic, responses
 from confide.engine.remote.address import Address
 from confide.engine.remote.channel import LONGEST_ERROR, Channel, Incoming, Timeouts
 from confide.engine.remote.dialect import AUTO, TOOLS, Dialect
 from confide.engine.remote.failures import from_engine
 from confide.engine.remote.gather import Gatherer
 from confide.engine.remote.mender import StreamMender, mend_whole
+from confide.engine.remote.offers import OFFERS
 from confide.engine.remote.probe import Found, probe
 from confide.engine.remote.request import prepare
 from confide.engine.remote.rules import choices_of
+from confide.engine.remote.service import Service
 from confide.engine.remote.shapes import LONGEST_BODY
+from confide.engine.remote.texts import TEXTS
+from confide.engine.remote.vectors import VECTORS
 from confide.engine.salts import cache_salt
 from confide.errors import ApiError, ConfigError, EngineFailed, TooManyRequests
 from confide.wire.answers import Usage
+from confide.wire.messages import MessagesRequest
+from confide.wire.responses import ResponsesRequest
+from confide.wire.texts import CompletionRequest
+from confide.wire.vectors import EmbeddingRequest
 
 log = logging.getLogger("confide.engine")
 
 __all__ = ["RemoteEngine", "RemoteModel", "RemoteReply", "Timeouts"]
 
-_PATH: Final = "/chat/completions"
+_CHAT: Final = Service("/chat/completions", prepare, StreamMender, mend_whole)
+SERVICES: Final[dict[type, Service]] = {
+    CompletionRequest: TEXTS,
+    EmbeddingRequest: VECTORS,
+    ResponsesRequest: responses.SERVICE,
+    MessagesRequest: anthropic.SERVICE,
+}
+"""By the type of the request."""
 _RETRY_SECONDS: Final = "1"
 
 
@@ -121,6 +137,24 @@ class RemoteEngine:
             TooManyRequests, Unavailable: it has no room now.
             EngineFailed: it can't be reached, broke, or took too long; no byte of an answer was seen by the client.
         """
+        self._check_room()
+        # Their whole answers don't tell the usage of all choices, so such an answer is gathered from a stream.
+        gathered = self._dialect.usage_per_choice and choices_of(call) > 1 and not call.request.stream
+        body = prepare(call, self._dialect, model=self._model, salt=self._salt(call), stream=True if gathered else None)
+        return await self._send(call, _CHAT, body, gathered=gathered)
+
+    async def infer(self, call: Call[Any]) -> RemoteReply:
+        """The same for a request of another endpoint.
+
+        Raises:
+            ApiError: as :meth:`chat`.
+        """
+        self._check_room()
+        service = SERVICES[type(call.request)]
+        body = service.prepare(call, self._dialect, model=self._model, salt=self._salt(call))
+        return await self._send(call, service, body, gathered=False)
+
+    def _check_room(self) -> None:
         limit = self._settings.max_outstanding
         if limit and self.outstanding >= limit:
             raise TooManyRequests(
@@ -128,19 +162,18 @@ class RemoteEngine:
                 code="rate_limit_exceeded",
                 headers={"Retry-After": _RETRY_SECONDS},
             )
-        # Their whole answers don't tell the usage of all choices, so such an answer is gathered from a stream.
-        gathered = self._dialect.usage_per_choice and choices_of(call) > 1 and not call.request.stream
-        body = prepare(call, self._dialect, model=self._model, salt=self._salt(call), stream=True if gathered else None)
+
+    async def _send(self, call: Call[Any], service: Service, body: bytes, *, gathered: bool) -> RemoteReply:
         self._waiting += 1
         try:
-            reply = RemoteReply(self, call, body)
+            reply = RemoteReply(self, call, service, body)
             await reply.start(self._channel, self._settings.timeouts, gathered=gathered)
         finally:
             self._waiting -= 1
         self._under_way.add(reply)
         return reply
 
-    def _salt(self, call: ChatCall) -> str | None:
+    def _salt(self, call: Call[Any]) -> str | None:
         secret = self._settings.salt_secret
         return None if secret is None else cache_salt(secret, call.tenant)
 
@@ -178,6 +211,12 @@ def _info(model: RemoteModel, found: Found) -> EngineInfo:
         input_modalities=("text", "image") if sees else ("text",),
         max_choices=found.max_choices or found.dialect.max_choices,
         created=model.created,
+        chats=found.chats,
+        also={
+            path: one.members
+            for path, one in OFFERS[found.dialect.name].items()
+            if path in found.paths and (one.separates or model.salt_secret is None)
+        },
     )
 
 
@@ -187,12 +226,13 @@ class RemoteReply:
     ``forwarded`` is the digest of the request's bytes as the engine got them, ``sha256:`` and 64 hexadecimal digits.
     """
 
-    def __init__(self, engine: RemoteEngine, call: ChatCall, body: bytes) -> None:
+    def __init__(self, engine: RemoteEngine, call: Call[Any], service: Service, body: bytes) -> None:
         self.forwarded = f"sha256:{hashlib.sha256(body).hexdigest()}"
         self._engine = engine
         self._call = call
         self._body = body
-        self._mender = StreamMender(call, engine.dialect)
+        self._service = service
+        self._mender = service.stream(call, engine.dialect)
         self._whole: tuple[bytes, Usage] | None = None
         self._ready: list[bytes] = []
         self._incoming: Incoming | None = None
@@ -203,6 +243,11 @@ class RemoteReply:
     def usage(self) -> Usage:
         """Tokens until now."""
         return self._mender.usage if self._whole is None else self._whole[1]
+
+    @property
+    def last(self) -> bytes:
+        """The event that ends the stream, which isn't among those that are given."""
+        return self._mender.last
 
     async def start(self, channel: Channel, patience: Timeouts, *, gathered: bool) -> None:
         """Send, and wait for the first event or for the whole answer; for :class:`RemoteEngine` alone."""
@@ -221,7 +266,7 @@ class RemoteReply:
             unless_it_succeeds.pop_all()
 
     async def _begin(self, channel: Channel, until: float, *, streamed: bool) -> None:
-        incoming = self._incoming = await channel.post(_PATH, self._body, until)
+        incoming = self._incoming = await channel.post(self._service.path, self._body, until)
         self._body = b""
         if incoming.status != 200:
             soon = asyncio.get_running_loop().time() + self._patience.connect
@@ -232,7 +277,7 @@ class RemoteReply:
             self._ready = await self._next(until)
             return
         body = await incoming.read_all(until, LONGEST_BODY)
-        self._whole = mend_whole(self._call, self._engine.dialect, body)
+        self._whole = self._service.whole(self._call, self._engine.dialect, body)
         await self._let_go()
 
     async def _gather(self) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from confide.engine.base import ChatCall, Engine, EngineInfo, Reply
+from confide.engine.base import Call, ChatCall, Engine, EngineInfo, Reply
 from confide.errors import ApiError, OperatorError, Unavailable
 
 log = logging.getLogger("confide.late")
@@ -63,9 +63,20 @@ class LateEngine:
         Raises:
             Unavailable: it isn't there yet.
         """
+        return await self._there().chat(call)
+
+    async def infer(self, call: Call[Any]) -> Reply:
+        """As the engine does.
+
+        Raises:
+            Unavailable: it isn't there yet.
+        """
+        return await self._there().infer(call)
+
+    def _there(self) -> Engine:
         if self._engine is None:
             raise Unavailable("The model is not available now. Please try again.", headers={"Retry-After": "5"})
-        return await self._engine.chat(call)
+        return self._engine
 
     async def close(self) -> None:
         """Close it, if it was opened. Safe to call twice."""
@@ -84,4 +95,6 @@ def serves_as_much(found: EngineInfo, wanted: EngineInfo) -> bool:
         and found.parameters >= wanted.parameters
         and set(found.input_modalities) >= set(wanted.input_modalities)
         and set(found.output_modalities) >= set(wanted.output_modalities)
+        and found.chats >= wanted.chats
+        and all(found.also.get(path, frozenset()) >= members for path, members in wanted.also.items())
     )

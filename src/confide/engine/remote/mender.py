@@ -26,7 +26,7 @@ from confide.engine.remote.whole import mend_whole
 from confide.errors import ApiError, EngineFailed
 from confide.seal.events import Event, EventReader
 from confide.wire.answers import Usage
-from confide.wire.sse import event
+from confide.wire.sse import DONE, event
 
 __all__ = ["StreamMender", "mend_whole"]
 
@@ -81,6 +81,8 @@ class _Piece:
 
 class StreamMender:
     """Mends one stream. No I/O: bytes in, whole events for the client out, without ``[DONE]``."""
+
+    last: Final = DONE
 
     def __init__(self, call: ChatCall, dialect: Dialect) -> None:
         self._call = call

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
+from confide.engine.base import COMPLETIONS, EMBEDDINGS
 from confide.engine.remote.channel import Channel
 from confide.engine.remote.dialect import AUTO, DIALECTS, OLLAMA, OPENAI, TRANSFORMERS, Dialect, named, owned
+from confide.engine.remote.offers import OFFERS
 from confide.errors import ApiError, ConfigError, OperatorError
 
 Json = dict[str, Any]
 
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,63}")
 _UNKNOWN: Final = "unknown"
+_NO_ROUTE: Final = frozenset({401, 403, 404, 405, 501})
+"""llama.cpp answers 501 where it was started for the other kind of model."""
 _MOST_TOKENS: Final = 2**31 - 1
 _ANY_NAME: Final = frozenset({"llama-server", "transformers"})
 """These answer under any name, or under the names of models that they have yet to load."""
@@ -30,6 +34,8 @@ class Found:
     """What a probe found. None stands for what the engine doesn't say; ``context_length`` is in tokens.
 
     ``tools`` is whether the model's chat template tells the model of tools: else the engine would drop them in silence.
+    ``embeds`` is whether the model gives embeddings and nothing else; ``paths`` are of the endpoints beside chat
+    completions that the engine answers.
     """
 
     dialect: Dialect
@@ -39,6 +45,9 @@ class Found:
     sees: bool | None = None
     tools: bool | None = None
     max_choices: int | None = None
+    embeds: bool | None = None
+    chats: bool = True
+    paths: frozenset[str] = frozenset()
 
 
 async def probe(channel: Channel, *, dialect: str, model: str | None) -> Found:
@@ -59,7 +68,8 @@ async def probe(channel: Channel, *, dialect: str, model: str | None) -> Found:
     spoken = wanted or await _recognise(channel, entry)
     name = model if model is not None else str(entry.get("id"))
     found = Found(spoken, name, await _version(channel, spoken))
-    return await _DETAILS[spoken.name](channel, found, entry)
+    detailed = await _DETAILS[spoken.name](channel, found, entry)
+    return await _with_paths(channel, detailed)
 
 
 async def _models(channel: Channel) -> list[Json]:
@@ -129,6 +139,27 @@ def _object(body: bytes) -> Json:
     return value if isinstance(value, dict) else {}
 
 
+async def _with_paths(channel: Channel, found: Found) -> Found:
+    """Which paths it answers: an empty request is refused where there is one, and unknown where there is none.
+
+    A model has either chat completions or embeddings, but for engines of which neither is known.
+    """
+    known = OFFERS[found.dialect.name]
+    paths = frozenset([path for path in known if await _answers(channel, path)])
+    if found.embeds is not None:
+        paths -= known.keys() - {EMBEDDINGS} if found.embeds else {EMBEDDINGS}
+    embeds = found.embeds or (bool(found.dialect.owners) and EMBEDDINGS in paths and COMPLETIONS not in paths)
+    return replace(found, paths=paths, chats=not embeds)
+
+
+async def _answers(channel: Channel, path: str) -> bool:
+    try:
+        status, _ = await channel.ask(path, b"{}")
+    except (ApiError, TimeoutError):
+        return False
+    return status not in _NO_ROUTE
+
+
 # What is particular to each ------------------------------------------------------------------------------------------
 
 
@@ -141,7 +172,9 @@ async def _from_entry(channel: Channel, found: Found, entry: Json) -> Found:
 async def _sglang(channel: Channel, found: Found, entry: Json) -> Found:
     info = await _page(channel, "/model_info") or await _page(channel, "/get_model_info")
     sees = _flag(info, "has_image_understanding")
-    return _with(found, context_length=_first(entry, ("max_model_len",)), sees=sees)
+    generates = _flag(info, "is_generation")
+    embeds = None if generates is None else not generates
+    return _with(found, context_length=_first(entry, ("max_model_len",)), sees=sees, embeds=embeds)
 
 
 async def _llama(channel: Channel, found: Found, entry: Json) -> Found:
@@ -172,6 +205,7 @@ async def _ollama(channel: Channel, found: Found, entry: Json) -> Found:
         context_length=granted or (_first(info, tuple(lengths)) if isinstance(info, dict) else None),
         sees="vision" in capabilities if isinstance(capabilities, list) else None,
         tools="tools" in capabilities if isinstance(capabilities, list) else None,
+        embeds="completion" not in capabilities if isinstance(capabilities, list) else None,
     )
 
 
@@ -184,7 +218,7 @@ async def _granted(channel: Channel, model: str) -> int | None:
 
 
 def _with(found: Found, **more: Any) -> Found:
-    return Found(found.dialect, found.model, found.version, **more)
+    return replace(found, **more)
 
 
 def _flag(value: Any, name: str) -> bool | None:

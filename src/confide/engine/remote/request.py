@@ -23,6 +23,7 @@ from confide.wire.openai import (
     JsonSchemaFormat,
     NamedChoice,
 )
+from confide.wire.texts import CompletionRequest
 
 Json = dict[str, Any]
 Members = dict[str, Any]
@@ -63,8 +64,8 @@ def prepare(call: ChatCall, dialect: Dialect, *, model: str, salt: str | None, s
     _mend_tools(members, written, request, dialect)
     _mend_format(members, request, dialect)
     _mend_sampling(members, request, dialect)
-    _mend_names(members, dialect)
-    _add_ids(members, call, dialect, salt)
+    mend_names(members, dialect)
+    add_ids(members, call.id, dialect, salt, prefix=dialect.id_prefix, choices=request.n or 1)
     return msgspec.json.encode(members)
 
 
@@ -98,6 +99,11 @@ def _mend_sampling(members: Members, request: ChatRequest, dialect: Dialect) -> 
         members.pop("reasoning_effort", None)
     if request.logprobs and dialect.least_top_logprobs > (request.top_logprobs or 0):
         members["top_logprobs"] = dialect.least_top_logprobs
+    mend_llama_sampling(members, request, dialect)
+
+
+def mend_llama_sampling(members: Members, request: ChatRequest | CompletionRequest, dialect: Dialect) -> None:
+    """llama.cpp's ways with seeds and penalties."""
     if dialect.name != "llama-server":
         return
     if request.seed is not None:
@@ -106,15 +112,33 @@ def _mend_sampling(members: Members, request: ChatRequest, dialect: Dialect) -> 
         members["repeat_last_n"] = -1  # OpenAI's penalties look at the whole text, llama.cpp's at 64 tokens
 
 
-def _mend_names(members: Members, dialect: Dialect) -> None:
+def mend_names(members: Members, dialect: Dialect) -> None:
+    """The engine's names for members."""
     for name, theirs in dialect.renamed.items():
         if name in members:
             members[theirs] = members.pop(name)
 
 
-def _add_ids(members: Members, call: ChatCall, dialect: Dialect, salt: str | None) -> None:
-    if dialect.request_id is not None and not (dialect.id_per_choice and (call.request.n or 1) > 1):
-        members[dialect.request_id] = call.id.removeprefix(dialect.id_prefix)
+def add_ids(
+    members: Members, id: str, dialect: Dialect, salt: str | None, *, prefix: str = "", choices: int = 1
+) -> None:
+    """The answer's id, where the engine takes one, and what keeps the caches of tenants apart.
+
+    Args:
+        members: of the body.
+        id: of the answer; an engine that puts something before it puts ``prefix``.
+        dialect: whom it is for.
+        salt: separates prefix caches; None shares them.
+        prefix: what is taken off the id.
+        choices: how many the answer has.
+    """
+    if dialect.request_id is not None and not (dialect.id_per_choice and choices > 1):
+        members[dialect.request_id] = id.removeprefix(prefix if dialect.id_prefix else "")
+    add_salt(members, dialect, salt)
+
+
+def add_salt(members: Members, dialect: Dialect, salt: str | None) -> None:
+    """What keeps the caches of tenants apart; None shares them."""
     if salt is None:
         return
     if dialect.cache_salt is not None:

@@ -1,0 +1,76 @@
+"""The frame in which an engine's stream is mended: bytes in, whole events out, one failure at most."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from confide.engine.remote.rules import broken
+from confide.engine.remote.shapes import LONGEST_EVENT
+from confide.errors import ApiError, EngineFailed
+from confide.seal.events import Event, EventReader
+from confide.wire.answers import Usage
+from confide.wire.sse import DONE
+
+
+class EventsMender(ABC):
+    """A :class:`~confide.engine.remote.service.Mender` that leaves open what becomes of one event."""
+
+    last: bytes = DONE
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.done = False
+        self._begun = False
+        self._reader = EventReader(LONGEST_EVENT)
+        self._failure: ApiError | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """See :meth:`confide.engine.remote.service.Mender.feed`: what was complete before a failure is given first."""
+        out: list[bytes] = []
+        if self._failure is not None:
+            raise self._failure
+        if self.done:
+            return out
+        try:
+            for found in self._reader.feed(data):
+                # Comments are the engine's way to keep a connection, not ours.
+                if found.data is not None and self._event(found, found.data, out):
+                    self.done = True
+                    break
+        except ValueError:
+            self._failure = broken("something that is no stream of events")
+        except ApiError as error:
+            self._failure = EngineFailed("The engine failed while it answered.") if self._begun or out else error
+        if self._failure is not None and not out:
+            raise self._failure
+        self._begun |= bool(out)
+        return out
+
+    def end(self) -> None:
+        """See :meth:`confide.engine.remote.service.Mender.end`."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._complete or (self._reader.pending and not self.done):
+            raise EngineFailed("The engine stopped before the answer was complete.")
+
+    @property
+    @abstractmethod
+    def _complete(self) -> bool:
+        """Whether the client has all of the answer."""
+
+    @abstractmethod
+    def _event(self, found: Event, data: bytes, out: list[bytes]) -> bool:
+        """Take one event, and add to ``out`` what the client gets for it; says whether it was the last.
+
+        Raises:
+            ApiError: what it says isn't part of an answer.
+        """
+
+
+def framed(found: Event, data: bytes, name: bytes = b"") -> bool:
+    """Whether an event is written as the API has it, so that its bytes may pass: its name, and one line of data.
+
+    A lone CR would end the line for others that read events; between JSON's values it may stand.
+    """
+    head = b"event: " + name + b"\n" if name else b""
+    return found.raw == head + b"data: " + data + b"\n\n" and b"\r" not in found.raw
