@@ -45,9 +45,12 @@ class Environment:
         command = [str(self.program), str(script)]
         return subprocess.run(command, env=kept | env, capture_output=True, text=True, timeout=timeout)
 
-    def scenarios(self, script: str, server: RunningServer) -> dict[str, str | None]:
+    def scenarios(
+        self, script: str, server: RunningServer, more: Mapping[str, str] | None = None
+    ) -> dict[str, str | None]:
         """Run one of the scripts against a server: each scenario's name, and its error if it failed."""
         env = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": server.key or "none", "MODEL": server.model}
+        env |= more or {}
         done = self.run(self.folder / script, env)
         assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         reports = [json.loads(line) for line in done.stdout.splitlines()]

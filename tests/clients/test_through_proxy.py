@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,8 +43,13 @@ def fresh_server(smollm2: LocalModel, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def proxied(fresh_server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+    with proxying(fresh_server, tmp_path_factory.mktemp("proxy")) as made:
+        yield made
+
+
+@contextmanager
+def proxying(server: RunningServer, folder: Path, *options: str) -> Iterator[Proxied]:
     """``confide policy init``, then ``confide proxy`` with that policy."""
-    folder, server = tmp_path_factory.mktemp("proxy"), fresh_server
     origin = server.url.removesuffix("/v1")
     roots = server.log.parent / "data" / "dev-pki" / "development-roots.pem"
     shared = ["--insecure-dev-root", str(roots)]
@@ -51,7 +57,7 @@ def proxied(fresh_server: RunningServer, tmp_path_factory: pytest.TempPathFactor
         [*CONFIDE, "policy", "init", origin, "-o", str(folder / "policy.toml"), *shared], capture_output=True, text=True
     )
     assert made.returncode == DEVELOPMENT, made.stdout + made.stderr
-    command = [*CONFIDE, "proxy", origin, "--port", "0", "--policy", str(folder / "policy.toml"), *shared]
+    command = [*CONFIDE, "proxy", origin, "--port", "0", "--policy", str(folder / "policy.toml"), *shared, *options]
     written = [folder / "proxy.out", folder / "proxy.err"]
     with written[0].open("w") as out, written[1].open("w") as errors:
         process = subprocess.Popen(command, stdout=out, stderr=errors, text=True, env=_without_keys())

@@ -212,7 +212,7 @@ class Client:
         return self.get(f"/v1/signature/{id}{query}")
 
 
-def check_receipt(document: bytes, keyset: Keyset, *, asked: bytes, answered: bytes) -> Receipt:
+def check_receipt(document: bytes, keyset: Keyset, *, asked: bytes, answered: bytes, endpoint: str = CHAT) -> Receipt:
     """A receipt of these bytes, signed under this keyset."""
     receipt = parse_receipt(document)
     key = Ed25519PublicKey.from_public_bytes(keyset.receipt_key(receipt.key_id))
@@ -222,7 +222,7 @@ def check_receipt(document: bytes, keyset: Keyset, *, asked: bytes, answered: by
     assert receipt.response_hash() == sha256(answered)
     assert receipt.facts.events[1] == ModelManifest(digest=MANIFEST_DIGEST)
     assert keyset.subject == "confide-manifest:" + MANIFEST_DIGEST
-    assert (receipt.facts.endpoint, receipt.facts.method) == (CHAT, "POST")
+    assert (receipt.facts.endpoint, receipt.facts.method) == (endpoint, "POST")
     return receipt
 
 

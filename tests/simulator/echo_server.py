@@ -13,6 +13,9 @@ hang:N    says nothing more after N pieces
 badend    ends well, and then fails when it is closed
 by:N      the text in pieces of N characters
 ========= =============================================================================
+
+Other endpoints echo too, in vLLM's shapes (:mod:`tests.simulator.echo_endpoints`); a request for a message says what to
+do in ``metadata.user_id``.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from confide.api.metrics import Layout, MeteredSink, memory
 from confide.api.proof import Prover
 from confide.api.vision import ImageRules
 from confide.attest.choose import Places, Sources, choose
-from confide.engine.base import ChatCall, EngineInfo
+from confide.engine.base import Call, ChatCall, EngineInfo
 from confide.errors import ApiError, EngineFailed, InvalidRequest, TooManyRequests, Unavailable
 from confide.identity.custodian import DEFAULT_PERIOD, Custodian
 from confide.identity.identity import Terms
@@ -63,6 +66,7 @@ from confide.wire.answers import (
     TextDelta,
     Usage,
 )
+from tests.simulator.echo_endpoints import ALSO, OtherEcho, ordered
 
 MODEL: Final = "acme/echo-1"
 BUILT: Final = manifest.build(
@@ -195,7 +199,7 @@ class Echo:
 class EchoEngine:
     """Accepts everything but what it is told to refuse."""
 
-    info: Final = EngineInfo("echo", "1", 100_000, 100_000, PARAMETERS, max_choices=3, created=1_790_000_000)
+    info: Final = EngineInfo("echo", "1", 100_000, 100_000, PARAMETERS, max_choices=3, created=1_790_000_000, also=ALSO)
 
     async def chat(self, call: ChatCall) -> Echo:
         order = _ORDER.match(call.request.user or "")
@@ -204,6 +208,14 @@ class EchoEngine:
         if order and order[1] == "bug":
             raise RuntimeError(f"what a foreign library says: {last_said(call)} {call.body!r}")
         return Echo(call)
+
+    async def infer(self, call: Call[Any]) -> OtherEcho:
+        order = _ORDER.match(ordered(call.request))
+        if order and order[1] in _REFUSALS:
+            raise _REFUSALS[order[1]]()
+        if order and order[1] == "bug":
+            raise RuntimeError(f"what a foreign library says: {call.body!r}")
+        return OtherEcho(call, order[1] if order else "", int(order[2] or 0) if order else 0)
 
     async def close(self) -> None: ...
 

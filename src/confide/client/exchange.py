@@ -30,11 +30,10 @@ from confide.client.errors import (
     ReceiptFailed,
 )
 from confide.client.sealing import hashed, seal
-from confide.client.tail import Tail, answer_id
+from confide.client.tail import ENDS, Tail, answer_id
 from confide.client.trust import Checked, Standing, Trust
 from confide.seal.client import SealedCall
 from confide.seal.errors import BadKey, CannotSeal, Forged, Truncated
-from confide.seal.fields import ENDPOINTS
 from confide.seal.headers import KNOWN
 from confide.verify.bundle import Exchange as Kept
 from confide.verify.legacy import verify_signature
@@ -128,8 +127,10 @@ class Exchange:
 
     @property
     def authorization(self) -> dict[str, str]:
-        """Whoever made the request may fetch its receipt, and nobody else."""
-        given = self.request.headers.get("authorization")
+        """Whoever made the request may fetch its receipt, and nobody else. Anthropic's clients have another header."""
+        given, key = self.request.headers.get("authorization"), self.request.headers.get("x-api-key")
+        if given is None and key is not None:
+            given = f"Bearer {key}"
         return {} if given is None else {"Authorization": given}
 
     # The answer ------------------------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class Exchange:
             if self.standing.established.keyset is not None and not self._receipt_id:
                 raise ReceiptFailed("the service gave an answer that has no receipt")
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._tail = Tail() if media_type == "text/event-stream" else None
+        self._tail = Tail(self._path) if media_type == "text/event-stream" else None
         return True
 
     def headers(self, headers: httpx.Headers) -> httpx.Headers:
@@ -210,7 +211,7 @@ class Exchange:
             return body if call is None else call.opener.whole(body)
         if call is not None:
             call.opener.end()
-        if tail.is_torn or (not tail.is_done and self._path in ENDPOINTS):
+        if tail.is_torn or (not tail.is_done and self._path in ENDS):
             raise AnswerTruncated("the stream stopped before its end")
         return tail.release()
 
@@ -237,6 +238,8 @@ class Exchange:
         assert receipt is not None
         if receipt.facts.receipt_id != self._receipt_id:
             raise ReceiptFailed("the service gave another receipt than the one that the answer names")
+        if not self._path.endswith(receipt.facts.endpoint):
+            raise ReceiptFailed(f"the receipt is for {receipt.facts.endpoint[:80]}, and {self._path} was asked")
         return self._receipt_id, receipt, {"receipt": document, "sessions": sessions}
 
     def _sessions(self, document: bytes) -> Generator[Ask, Reply, dict[str, bytes]]:

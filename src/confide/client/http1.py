@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import h11
-import msgspec
 
 from confide.errors import ApiError, BodyTooLarge, ConfideError
+from confide.wire.failing import OPENAI, ErrorForm
 
 PIECE: Final = 64 * 1024
 MOST_HEADERS: Final = 64 * 1024
@@ -181,9 +181,9 @@ class Peer:
         """Send the end."""
         await self._send(h11.EndOfMessage())
 
-    async def error(self, error: ApiError, *, last: bool = False) -> None:
+    async def error(self, error: ApiError, *, last: bool = False, form: ErrorForm = OPENAI) -> None:
         """Send an error object in place of an answer; after the ``last`` one the connection is to be closed."""
-        body = msgspec.json.encode(error.body())
+        body = form.body(error)
         own = ("X-Request-Id", f"req_{uuid.uuid4().hex}")  # SDKs show it; the service's answers bring theirs
         headers = [_JSON, own, ("Content-Length", str(len(body))), *error.headers.items()]
         if last:

@@ -27,7 +27,8 @@ from confide.client.http1 import Head, Peer, Refused
 from confide.client.renewal import Renewal
 from confide.client.service import VerifiedService
 from confide.errors import ApiError, ConfideError, OperatorError
-from confide.wire.conversation import check
+from confide.wire import conversation, messages, responses, texts, vectors
+from confide.wire.failing import OPENAI, ErrorForm
 from confide.wire.openai import parse_chat
 
 log = logging.getLogger("confide.client.proxy")
@@ -45,6 +46,15 @@ _NOT_RETURNED: Final = frozenset(
 )
 NO_RETRY: Final = {"X-Should-Retry": "false"}
 """SDKs repeat requests after a 502; after a failed proof they must not."""
+
+
+_READERS: Final[dict[str, Callable[[bytes], object]]] = {
+    "/v1/chat/completions": lambda body: conversation.check(parse_chat(body)),
+    "/v1/completions": lambda body: texts.check_completion(texts.parse_completion(body)),
+    "/v1/embeddings": lambda body: vectors.check_embedding(vectors.parse_embedding(body)),
+    "/v1/responses": lambda body: responses.check_response(responses.parse_response(body)),
+    "/v1/messages": lambda body: messages.check_message(messages.parse_message(body)),
+}
 
 
 class VerificationFailed(ApiError):
@@ -232,14 +242,15 @@ class Proxy:
                 peer.abort()
                 return 0
             refusal = (_malformed(head, body) if isinstance(error, Misused) else None) or _refusal(error)
-            await peer.error(refusal)
+            await peer.error(refusal, form=_form(head))
             return refusal.status
         except httpx.HTTPError as failed:
             log.warning("the service gave no answer", extra={"error": type(failed).__name__})
             if peer.has_begun:
                 peer.abort()
                 return 0
-            await peer.error(UpstreamFailed(f"The service gave no whole answer: {type(failed).__name__}."))
+            missed = UpstreamFailed(f"The service gave no whole answer: {type(failed).__name__}.")
+            await peer.error(missed, form=_form(head))
             return UpstreamFailed.status
 
     async def _forward(self, peer: Peer, head: Head, body: bytes) -> int:
@@ -255,7 +266,7 @@ class Proxy:
         url = httpx.URL(self._service.base_url).copy_with(raw_path=head.target.encode("ascii"))
         headers = [pair for pair in head.headers if pair[0] not in _NOT_FORWARDED]
         if self._service.api_key is not None:
-            headers = [pair for pair in headers if pair[0] != "authorization"]
+            headers = [pair for pair in headers if pair[0] not in ("authorization", "x-api-key")]
         headers.append(("accept-encoding", "identity"))  # bytes go on as they come
         request = self._upstream.build_request(head.method, url, headers=headers, content=body or None)
         response = await self._upstream.send(request, stream=True)
@@ -285,12 +296,18 @@ class Proxy:
             log.warning("a request was refused", extra=facts)
 
 
+def _form(head: Head) -> ErrorForm:
+    """How the endpoint that was asked tells of errors."""
+    return messages.ANTHROPIC if head.target.partition("?")[0] == "/v1/messages" else OPENAI
+
+
 def _malformed(head: Head, body: bytes) -> ApiError | None:
     """What the service would have said of a request that is none, and so was not sent."""
-    if head.target.partition("?")[0] != f"{_PREFIX}chat/completions":
+    read = _READERS.get(head.target.partition("?")[0])
+    if read is None:
         return None
     try:
-        check(parse_chat(body))
+        read(body)
     except ApiError as error:
         return error
     return None

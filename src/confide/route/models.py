@@ -1,7 +1,7 @@
 """The models that this server serves, and what ``/v1/models`` says of them.
 
 Source: OpenAI API specification, schema ``Model``, and the members that aggregators add (context length, modalities,
-supported parameters, pricing as decimal strings in USD per token).
+supported parameters, endpoints, pricing as decimal strings in USD per token).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class ServedModel:
             "pricing": dict(self.pricing),
             "is_tee": self.is_tee,
             "providers": [self.owned_by],
+            "endpoints": sorted(info.endpoints),
             "metadata": {"engine": info.engine, "engine_version": info.version},
         }
 
