@@ -17,7 +17,7 @@ from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
 from confide.api.proof import Prover, ReceiptSink
 from confide.api.seen import Meter, NoMeter
-from confide.engine.base import ChatCall, EngineInfo
+from confide.engine.base import Call, EngineInfo
 from confide.errors import StoreError
 from confide.identity.custodian import Custodian
 from confide.identity.identity import Terms
@@ -27,6 +27,7 @@ from confide.store.receipts import ReceiptRow
 from confide.wire import jcs
 from confide.wire.answers import Usage
 from confide.wire.receipt import Receipt, parse_receipt
+from confide.wire.sse import DONE
 
 SECRET = "the-secret-of-the-prompt"
 """Stands in every conversation; must stand in no log and no error."""
@@ -40,8 +41,9 @@ FOREVER = 3600.0
 class ScriptedReply:
     """A reply that follows its script."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step], last: bytes = DONE) -> None:
         self._steps = steps
+        self.last = last
         self.closed = 0
 
     @property
@@ -70,12 +72,17 @@ class ScriptedEngine:
         refusal: BaseException | None = None,
         wait: float = 0,
         parameters: frozenset[str] = frozenset({"max_tokens", "n"}),
+        also: Mapping[str, frozenset[str]] | None = None,
+        last: bytes = DONE,
     ) -> None:
         self._steps = steps
         self._refusal = refusal
         self._wait = wait
-        self._info = EngineInfo("double", "1", 100, 50, parameters, max_choices=2, created=1_760_000_000)
-        self.calls: list[ChatCall] = []
+        self._last = last
+        self._info = EngineInfo(
+            "double", "1", 100, 50, parameters, max_choices=2, created=1_760_000_000, also=also or {}
+        )
+        self.calls: list[Call[Any]] = []
         self.replies: list[ScriptedReply] = []
         self.given_up = 0
 
@@ -83,7 +90,10 @@ class ScriptedEngine:
     def info(self) -> EngineInfo:
         return self._info
 
-    async def chat(self, call: ChatCall) -> ScriptedReply:
+    async def infer(self, call: Call[Any]) -> ScriptedReply:
+        return await self.chat(call)
+
+    async def chat(self, call: Call[Any]) -> ScriptedReply:
         self.calls.append(call)
         try:
             await asyncio.sleep(self._wait)
@@ -92,7 +102,7 @@ class ScriptedEngine:
             raise
         if self._refusal is not None:
             raise self._refusal
-        self.replies.append(ScriptedReply(self._steps))
+        self.replies.append(ScriptedReply(self._steps, self._last))
         return self.replies[-1]
 
     async def close(self) -> None: ...

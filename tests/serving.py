@@ -96,8 +96,8 @@ def _wait_until_ready(process: subprocess.Popen[str], log: Path) -> str:
     tick = threading.Event()
     for _ in range(START_SECONDS * 10):
         for line in log.read_text().splitlines():
-            if "Serving " in line and "http://" in line:
-                return next(word for word in line.split() if word.startswith("http://"))
+            if "Serving " in line and "://" in line:
+                return next(word for word in line.split() if word.startswith(("http://", "https://")))
         if process.poll() is not None:
             break
         tick.wait(0.1)

@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,23 @@ def engines() -> Iterator[tuple[StandIn, StandIn]]:
         yield talking, vectors
 
 
-@pytest.fixture(scope="module")
-def running(engines: tuple[StandIn, StandIn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def models_of(engines: tuple[StandIn, StandIn]) -> str:
     talking, vectors = engines
     second = f'[[model]]\nid = "org/vectors"\nurls = {json.dumps([vectors.url])}\nupstream_model = "{MODEL}"\n'
-    models = attached(talking.url, more="vision = true") + second
-    with server(tmp_path_factory.mktemp("endpoints"), models) as one:
-        yield one
+    return attached(talking.url, more="vision = true") + second
+
+
+@contextmanager
+def reached(engines: tuple[StandIn, StandIn], folder: Path, way: str) -> Iterator[RunningServer]:
+    """A server, or a proxy in front of one that ends TLS at its attested key."""
+    top = "" if way == "direct" else "tls = true\n"
+    with server(folder, models_of(engines), top) as running:
+        if way == "direct":
+            yield running
+            return
+        (folder / "proxy").mkdir()
+        with proxying(running, folder / "proxy", "--no-seal", rewritten=True) as proxied:
+            yield proxied.server
 
 
 def pixel() -> str:
@@ -49,29 +58,14 @@ def pixel() -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-@contextmanager
-def reached(running: RunningServer, folder: Path, way: str) -> Iterator[RunningServer]:
-    if way == "direct":
-        yield running
-        return
-    with proxying(running, folder, "--no-seal") as proxied:
-        yield replace(running, url=proxied.server.url)
-
-
 @pytest.mark.parametrize(("environment", "script"), SCRIPTS)
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 def test_every_scenario(
-    running: RunningServer,
-    engines: tuple[StandIn, StandIn],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    environment: str,
-    script: str,
-    way: str,
+    engines: tuple[StandIn, StandIn], tmp_path: Path, environment: str, script: str, way: str
 ) -> None:
     made = python_environment(environment)
     before = len(engines[0].asked)
-    with reached(running, tmp_path, way) as at:
+    with reached(engines, tmp_path, way) as at:
         done = made.scenarios(script, at, {"PIXEL": pixel()})
     assert list(done) == scenario_names(script)
     wrong = {name: error for name, error in done.items() if error}

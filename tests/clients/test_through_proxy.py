@@ -48,16 +48,19 @@ def proxied(fresh_server: RunningServer, tmp_path_factory: pytest.TempPathFactor
 
 
 @contextmanager
-def proxying(server: RunningServer, folder: Path, *options: str) -> Iterator[Proxied]:
-    """``confide policy init``, then ``confide proxy`` with that policy."""
+def proxying(server: RunningServer, folder: Path, *options: str, rewritten: bool = False) -> Iterator[Proxied]:
+    """``confide policy init``, then ``confide proxy`` with that policy; ``rewritten`` is for engines behind HTTP."""
     origin = server.url.removesuffix("/v1")
     roots = server.log.parent / "data" / "dev-pki" / "development-roots.pem"
-    shared = ["--insecure-dev-root", str(roots)]
+    shared = ["--insecure-dev-root", str(roots), *(["--self-signed"] if origin.startswith("https:") else [])]
     made = subprocess.run(
         [*CONFIDE, "policy", "init", origin, "-o", str(folder / "policy.toml"), *shared], capture_output=True, text=True
     )
     assert made.returncode == DEVELOPMENT, made.stdout + made.stderr
-    command = [*CONFIDE, "proxy", origin, "--port", "0", "--policy", str(folder / "policy.toml"), *shared, *options]
+    policy = folder / "policy.toml"
+    if rewritten:
+        policy.write_text(policy.read_text() + "\n[receipts]\nrewritten = true\n")
+    command = [*CONFIDE, "proxy", origin, "--port", "0", "--policy", str(policy), *shared, *options]
     written = [folder / "proxy.out", folder / "proxy.err"]
     with written[0].open("w") as out, written[1].open("w") as errors:
         process = subprocess.Popen(command, stdout=out, stderr=errors, text=True, env=_without_keys())

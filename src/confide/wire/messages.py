@@ -208,11 +208,16 @@ _TYPES: Final = {
 
 
 def error_body(error: ApiError) -> bytes:
-    """The JSON text of Anthropic's error object. Types of the attestation protocol stay: its clients match on them."""
+    """The JSON text of Anthropic's error object, which has no place for the member's name but its message.
+
+    Types of the attestation protocol stay: its clients match on them.
+    """
     own = error.type.startswith("e2ee_") or error.type == "session_not_accepted"
     other = "invalid_request_error" if error.status < 500 else "api_error"
     kind = error.type if own else _TYPES.get(error.status, other)
-    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": error.message}})
+    named = error.param is None or error.param in error.message
+    message = error.message if named else f"{error.param}: {error.message}"
+    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
 
 
 def error_event(error: ApiError) -> bytes:

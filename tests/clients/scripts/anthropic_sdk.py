@@ -23,7 +23,9 @@ def create(**members: Any) -> Any:
 
 @scenario
 def message() -> None:
-    answer = create(system="Be brief.", temperature=0.5, metadata={"user_id": "u"})
+    answer = create(
+        system="Be brief.", metadata={"user_id": "u"}, extra_body={"temperature": 0.5, "cache_salt": "theirs"}
+    )
     assert (answer.type, answer.role, answer.model, answer.id[:4]) == ("message", "assistant", MODEL, "msg_")
     assert [(block.type, block.text) for block in answer.content] == [("text", TEXT)]
     assert (answer.stop_reason, answer.stop_sequence) == ("end_turn", None)
@@ -95,9 +97,11 @@ def message_with_a_wrong_key() -> None:
 
 @scenario
 async def message_of_the_asynchronous_client() -> None:
-    async with anthropic.AsyncAnthropic(base_url=BASE_URL.removesuffix("/v1"), api_key=API_KEY, max_retries=0) as one:
-        async with one.messages.stream(model=MODEL, max_tokens=99, messages=ASK) as stream:
-            assert "".join([text async for text in stream.text_stream]) == TEXT
+    async with (
+        anthropic.AsyncAnthropic(base_url=BASE_URL.removesuffix("/v1"), api_key=API_KEY, max_retries=0) as one,
+        one.messages.stream(model=MODEL, max_tokens=99, messages=ASK) as stream,
+    ):
+        assert "".join([text async for text in stream.text_stream]) == TEXT
 
 
 if __name__ == "__main__":
