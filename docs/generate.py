@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import typing
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import members
 import msgspec
 import steps
 
@@ -15,6 +17,7 @@ from confide.api.metrics import OTHER
 from confide.api.seen import Outcome
 from confide.cli import COMMANDS
 from confide.config import PREFIX, ModelSettings, Settings
+from confide.engine.base import COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from confide.engine.embedded import PARAMETERS
 from confide.wire.openai import CORE, HARMLESS, HINTS, ChatRequest
 
@@ -195,6 +198,10 @@ def _of_option(option: typing.Any) -> str:
 
 PAGES = {
     "chat.md": chat,
+    "completions.md": partial(members.page, COMPLETIONS),
+    "embeddings.md": partial(members.page, EMBEDDINGS),
+    "responses.md": partial(members.page, RESPONSES),
+    "messages.md": partial(members.page, MESSAGES),
     "commands.md": commands,
     "metrics.md": metrics,
     "settings.md": settings,

@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from confide.engine.base import ChatCall
+from confide.engine.base import Call
 from confide.wire.openai import ChatRequest, ImagePart, Message, RefusalPart, TextPart, UserMessage
 
 MOST_BYTES: Final = 16 * 1024
@@ -27,8 +27,8 @@ _PURPOSE: Final = b"confide/affinity/1"
 _LENGTH: Final = 4
 
 
-def affinity_key(secret: bytes, call: ChatCall) -> bytes:
-    """32 bytes that stand for the conversation and the tenant of a request."""
+def affinity_key(secret: bytes, call: Call[Any]) -> bytes:
+    """32 bytes that stand for the conversation and the tenant of a request, or for a text and its tenant."""
     made = hmac.new(secret, _PURPOSE, hashlib.sha256)
     for field in (_utf8(call.tenant), *_bounded(_tools(call.request)), b"", *_bounded(_start(call.request))):
         made.update(len(field).to_bytes(_LENGTH, "big") + field)
@@ -46,7 +46,12 @@ def ranking(key: bytes, names: Sequence[str]) -> list[int]:
     return sorted(range(len(names)), key=scores.__getitem__, reverse=True)
 
 
-def _start(request: ChatRequest) -> Iterator[str]:
+def _start(request: Any) -> Iterator[str]:
+    """Where conversations begin; other requests have it in one piece (:attr:`opening`)."""
+    if not isinstance(request, ChatRequest):
+        yield str(type(request).__name__)
+        yield from request.opening
+        return
     for message in request.messages:
         yield str(message.__struct_config__.tag)
         yield from _texts(message)
@@ -67,8 +72,8 @@ def _texts(message: Message) -> Iterator[str]:
             yield part.refusal
 
 
-def _tools(request: ChatRequest) -> Iterator[str]:
-    for tool in [*(request.tools or ()), *(request.functions or ())]:
+def _tools(request: Any) -> Iterator[str]:
+    for tool in [*(getattr(request, "tools", None) or ()), *(getattr(request, "functions", None) or ())]:
         yield msgspec.json.encode(tool).decode()
 
 

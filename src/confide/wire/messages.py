@@ -140,6 +140,11 @@ class MessagesRequest(Struct):
     chat_template_kwargs: Json | None = None
 
     @property
+    def opening(self) -> list[str]:
+        """The start of the conversation, which all its turns share."""
+        return [msgspec.json.encode(one).decode() for one in (self.system, self.messages[0])]
+
+    @property
     def blocks(self) -> list[tuple[Block, str]]:
         """All blocks of the messages, those in results of tools included, each with its path."""
         found: list[tuple[Block, str]] = []

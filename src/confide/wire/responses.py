@@ -230,6 +230,12 @@ class ResponsesRequest(Struct):
         return [] if isinstance(self.input, str) else self.input
 
     @property
+    def opening(self) -> list[str]:
+        """The start of the conversation, which all its turns share."""
+        first = self.input if isinstance(self.input, str) else msgspec.json.encode(self.input[0]).decode()
+        return [self.instructions or "", first]
+
+    @property
     def parts(self) -> list[tuple[Part, str]]:
         """All parts of the inputs' contents, each with its path."""
         found: list[tuple[Part, str]] = []

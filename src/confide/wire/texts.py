@@ -98,6 +98,11 @@ class CompletionRequest(Struct):
         return [given] if isinstance(given, str) or isinstance(given[0], int) else list(given)
 
     @property
+    def opening(self) -> list[str]:
+        """Its start, by which a replica whose cache has it is found."""
+        return [str(self.prompts[0])]
+
+    @property
     def choices(self) -> int:
         """How many choices the answer has: ``n`` for each prompt."""
         return len(self.prompts) * (self.n or 1)

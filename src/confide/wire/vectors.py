@@ -52,6 +52,11 @@ class EmbeddingRequest(Struct):
         given: Any = self.input
         return [given] if isinstance(given, str) or isinstance(given[0], int) else list(given)
 
+    @property
+    def opening(self) -> list[str]:
+        """Its start, by which a replica whose cache has it is found."""
+        return [str(self.inputs[0])]
+
 
 CORE: Final = frozenset({"model", "input", "encoding_format", "provider"})
 HINTS: Final = frozenset({"user", "safety_identifier", "metadata"})
