@@ -56,6 +56,7 @@ def inside(_secure_relay: Between) -> Between:
 
 def _fresh(made: Between) -> Between:
     made.relay.tamper = lambda _: None
+    made.relay.reroute.clear()
     made.relay.seen.clear()
     made.relay.keys.clear()
     made.relay.encodings.clear()

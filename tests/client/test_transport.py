@@ -16,7 +16,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from confide.client import exchange
-from confide.client.errors import AnswerForged, Misused
+from confide.client.errors import AnswerForged, Misused, ReceiptFailed
 from confide.client.tail import Tail, answer_id
 from confide.client.trust import Checked
 from confide.wire.receipt import Receipt
@@ -367,3 +367,126 @@ def test_random_sizes_of_pieces_make_no_difference(secure: World, inside: Betwee
         deltas = [choice["delta"] for line in lines for choice in json.loads(line)["choices"]]
         said.append("".join(delta.get("content") or "" for delta in deltas))
     assert said == ["odd " * 40] * 6
+
+
+# Streams of other endpoints ------------------------------------------------------------------------------------------
+
+RESPONSE = (
+    b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1"}}\n\n'
+    b"event: response.output_text.delta\n"
+    b'data: {"type":"response.output_text.delta","delta":"\\"response.completed\\""}\n\n'
+    b'data: {"type":"response.output_text.delta","delta":"response.completed"}\n\n'
+    b'event: response.completed\ndata: {"type":"response.completed","response":{}}\n\n'
+)
+MESSAGE = (
+    b'event: message_start\ndata: {"type":"message_start"}\n\nevent: ping\ndata: {"type":"ping"}\n\n'
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "stream", "end"),
+    [
+        ("/v1/responses", RESPONSE, b"event: response.completed"),
+        ("/v1/responses", RESPONSE.replace(b"event: response.completed\n", b""), b'data: {"type":"response.completed"'),
+        (
+            "/v1/responses",
+            RESPONSE.replace(b"response.completed\nd", b"response.incomplete\nd"),
+            b"event: response.inc",
+        ),
+        ("/v1/messages", MESSAGE, b"event: message_stop"),
+        ("/v1/messages", MESSAGE.replace(b"event: message_stop\n", b""), b'data: {"type":"message_stop"'),
+        ("/v1/messages", MESSAGE[:50].rpartition(b"\n\n")[0] + b"event: error\ndata: {}\n\n", b"event: error"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_the_end_is_the_endpoints_own(path: str, stream: bytes, end: bytes, size: int) -> None:
+    """By the event's name or by its type, as clients look at the one or at the other."""
+    tail, given = Tail(path), b""
+    for begin in range(0, len(stream), size):
+        given += tail.push(stream[begin : begin + size])
+    assert given == stream[: stream.index(end)]
+    assert given + tail.release() == stream
+    assert tail.is_done
+
+
+def test_a_response_without_its_end_is_not_done() -> None:
+    tail = Tail("/v1/responses")
+    tail.push(RESPONSE[: RESPONSE.index(b"event: response.completed")])
+    assert not tail.is_done
+    other = Tail("/v1/messages")
+    other.push(RESPONSE)
+    assert not other.is_done, "another endpoint's end is none"
+
+
+def asking(path: str, stream: bool) -> dict[str, Any]:
+    said: dict[str, dict[str, Any]] = {
+        "completions": {"prompt": "the deep sea"},
+        "embeddings": {"input": "the deep sea"},
+        "responses": {"input": "the deep sea"},
+        "messages": {"messages": [{"role": "user", "content": "the deep sea"}], "max_tokens": 9},
+    }
+    return {"model": MODEL, **said[path], **({"stream": True} if stream else {})}
+
+
+EVERY = [("completions", False), ("completions", True), ("embeddings", False), ("responses", False)]
+EVERY += [("responses", True), ("messages", False), ("messages", True)]
+
+
+@pytest.mark.parametrize(("path", "stream"), EVERY)
+def test_every_endpoint_is_checked(secure: World, path: str, stream: bool) -> None:
+    service = secure.verified(seal=False)
+    told: list[Checked] = []
+    service.on_receipt = told.append
+    with service.http_client() as client:
+        answer = client.post(path, json=asking(path, stream))
+    assert answer.status_code == 200, answer.text
+    assert b"sea" in answer.content or path == "embeddings"
+    (checked,) = told
+    assert checked.receipt is not None
+    assert checked.receipt.facts.endpoint == f"/v1/{path}"
+    assert checked.receipt.response_hash() == "sha256:" + hashlib.sha256(answer.content).hexdigest()
+
+
+@pytest.mark.parametrize(("path", "stream"), EVERY)
+def test_what_can_be_sealed_is_and_nothing_else_is_sent(
+    plain: World, on_wire: Between, path: str, stream: bool
+) -> None:
+    with plain.verified(on_wire.url).http_client() as client:
+        if path in ("responses", "messages"):
+            with pytest.raises(Misused, match="can't be encrypted, so it isn't sent"):
+                client.post(path, json=asking(path, stream))
+            assert on_wire.relay.posts == []
+            return
+        answer = client.post(path, json=asking(path, stream))
+    assert answer.status_code == 200, answer.text
+    assert b"sea" in answer.content or path == "embeddings"
+    assert b"deep" not in b"".join(on_wire.relay.posts)
+
+
+@pytest.mark.parametrize(("path", "stream"), EVERY)
+def test_a_changed_answer_is_never_given_on(secure: World, inside: Between, path: str, stream: bool) -> None:
+    def change(passing: Any) -> None:
+        if passing.is_answer and passing.path.endswith(path):
+            passing.body = passing.body.replace(b"0.5", b"0.7").replace(b"deep", b"calm")
+
+    inside.relay.tamper = change
+    with secure.verified(inside.url, seal=False).http_client() as client, pytest.raises(ReceiptFailed):
+        client.post(path, json=asking(path, stream))
+
+
+def test_a_receipt_of_another_endpoint_is_none(secure: World, inside: Between) -> None:
+    """A body that is good for two endpoints, and was given to the other one."""
+    body = {"model": MODEL, "input": "the deep sea"}
+    inside.relay.reroute = {"/v1/responses": "/v1/embeddings"}
+    with (
+        secure.verified(inside.url, seal=False).http_client() as client,
+        pytest.raises(ReceiptFailed, match="the receipt is for /v1/embeddings"),
+    ):
+        client.post("responses", json=body)
+
+
+def test_anthropics_header_fetches_the_receipt(secure: World) -> None:
+    with secure.verified(seal=False, api_key=None).http_client() as client:
+        answer = client.post("messages", json=asking("messages", False), headers={"x-api-key": secure.key})
+        assert answer.status_code == 200, answer.text

@@ -216,6 +216,7 @@ class Relay:
     def __init__(self, world: World) -> None:
         self._world = world
         self.tamper: Tamper = lambda _: None
+        self.reroute: dict[str, str] = {}
         self.seen: list[tuple[str, str, bytes]] = []
         self.keys: set[str] = set()
         self.encodings: set[str] = set()
@@ -234,8 +235,9 @@ class Relay:
         self.keys |= {value.decode() for name, value in scope["headers"] if name == b"authorization"}
         self.encodings |= {value.decode() for name, value in scope["headers"] if name == b"accept-encoding"}
         headers = [(name, value) for name, value in scope["headers"] if name not in (b"host", b"content-length")]
+        url = self._world.url + self.reroute.get(target, target)
         async with httpx.AsyncClient(verify=False, trust_env=False, timeout=PATIENCE) as client:
-            answer = await client.request(scope["method"], self._world.url + target, headers=headers, content=body)
+            answer = await client.request(scope["method"], url, headers=headers, content=body)
         kept = {
             name: value for name, value in answer.headers.items() if name not in ("transfer-encoding", "content-length")
         }

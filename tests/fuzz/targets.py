@@ -16,7 +16,22 @@ from typing import Any
 from confide.errors import ConfideError
 from confide.seal.errors import BadJson
 from confide.seal.events import EventReader
-from confide.wire import aci, eventlog, jcs, legacy, manifest, nvgpu, receipt, session, snp, tdx
+from confide.wire import (
+    aci,
+    eventlog,
+    jcs,
+    legacy,
+    manifest,
+    messages,
+    nvgpu,
+    receipt,
+    responses,
+    session,
+    snp,
+    tdx,
+    texts,
+    vectors,
+)
 from tests.vectors.loading import VECTORS, cases
 
 EVIDENCE = VECTORS / "evidence"
@@ -140,6 +155,32 @@ def _events_of_a_stream(data: bytes) -> None:
     _same(pieces, whole)
 
 
+def _request(parse: Callable[[bytes], Any], check: Callable[[Any], None]) -> Run:
+    return lambda data: check(parse(data))
+
+
+def _engine_stream(kind: str) -> Run:
+    """An engine's stream, whole and byte by byte: the same events, or the same refusal."""
+
+    def run(data: bytes) -> None:
+        from confide.engine.remote.dialect import VLLM
+        from confide.engine.remote.engine import SERVICES
+        from tests.engine.remote.test_remote_endpoints import TYPES, call
+
+        one = call(kind, stream=True)
+        outcomes = []
+        for size in (len(data) or 1, 1):
+            mender = SERVICES[TYPES[kind]].stream(one, VLLM)
+            out: list[bytes] = []
+            for start in range(0, len(data), size):
+                out += mender.feed(data[start : start + size])
+            mender.end()
+            outcomes.append((out, mender.last))
+        _same(*outcomes)
+
+    return run
+
+
 # Seeds ---------------------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +246,62 @@ def _streams() -> list[bytes]:
     return [b'data: {"id":"a"}\n\n: keep-alive\n\ndata: [DONE]\n\n', b"event: x\r\ndata: 1\r\ndata: 2\r\n\r\n"]
 
 
+def _of_engine(kind: str) -> Callable[[], list[bytes]]:
+    def seeds() -> list[bytes]:
+        from tests.engine.remote.test_remote_endpoints import stream_of, written
+
+        return [b"".join(map(written, stream_of(kind)))]
+
+    return seeds
+
+
+def _requests(**members: Any) -> Callable[[], list[bytes]]:
+    return lambda: [json.dumps({"model": "m"} | members).encode()]
+
+
+_TOOL = {"type": "function", "name": "f", "parameters": {}}
+_INPUT = [
+    {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "data:"}]},
+    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c", "output": "d"},
+    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "e"}]},
+]
+_SOURCE = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+_BLOCKS = [{"type": "text", "text": "a"}, {"type": "image", "source": _SOURCE}]
+_RESULT = [{"type": "tool_result", "tool_use_id": "t", "content": _BLOCKS}]
+
+ENDPOINTS = (
+    Target(
+        "request-completions",
+        _request(texts.parse_completion, texts.check_completion),
+        _requests(prompt=["a", "b"], logprobs=2, stop=["c"], logit_bias={"1": 2}, stream=True, stream_options={}),
+    ),
+    Target(
+        "request-embeddings",
+        _request(vectors.parse_embedding, vectors.check_embedding),
+        _requests(input=[[1, 2], [3]], encoding_format="base64", dimensions=3),
+    ),
+    Target(
+        "request-responses",
+        _request(responses.parse_response, responses.check_response),
+        _requests(input=_INPUT, tools=[_TOOL], tool_choice={"type": "function", "name": "f"}, text={}, reasoning={}),
+    ),
+    Target(
+        "request-messages",
+        _request(messages.parse_message, messages.check_message),
+        _requests(
+            messages=[{"role": "user", "content": _BLOCKS}, {"role": "user", "content": _RESULT}],
+            max_tokens=9,
+            tools=[{"name": "f", "input_schema": {}}],
+            tool_choice={"type": "tool", "name": "f"},
+        ),
+    ),
+    *(
+        Target(f"engine-{kind.rpartition('/')[2]}", _engine_stream(kind), _of_engine(kind), runs=300)
+        for kind in ("/v1/completions", "/v1/responses", "/v1/messages")
+    ),
+)
+
 WIRE = (
     Target("tdx-quote", _quote, _files("intel/tdx_v4.quote", "intel/tdx_v5.quote", "intel/tdx_v4_debug.quote")),
     Target("tdx-collateral", tdx.parse_collateral, _files("intel/tdx_v4.collateral.json")),
@@ -231,7 +328,7 @@ def targets() -> dict[str, Target]:
     """All targets by name."""
     from tests.fuzz.verifying import VERIFY
 
-    return {target.name: target for target in (*WIRE, *VERIFY)}
+    return {target.name: target for target in (*WIRE, *ENDPOINTS, *VERIFY)}
 
 
 def corpus(target: Target) -> list[bytes]:

@@ -152,12 +152,12 @@ class EmbeddedEngine:
 
     def _check_length(self, planned: Plan) -> None:
         """Refuse what can't fit whatever its tokens are: to count the tokens of megabytes would take seconds."""
-        self._check_size(sum(_size(message["content"]) for message in planned.messages))
+        self._check_size(sum(_size(message["content"]) for message in planned.messages), "messages")
 
-    def _check_size(self, size: int) -> None:
+    def _check_size(self, size: int, param: str) -> None:
         if self._most_bytes is not None and size > self._most_bytes:
             context = self._info.context_length
-            raise translate.too_long(context, f"at least {size * context // self._most_bytes + 1}")
+            raise translate.too_long(context, f"at least {size * context // self._most_bytes + 1}", param=param)
 
     def _choice(self, call: ChatCall, planned: Plan, index: int) -> _Choice:
         run = Run(
@@ -175,7 +175,7 @@ class EmbeddedEngine:
         """The same for a request for completions of texts."""
         self._check_bias(call.request)
         for prompt in call.request.prompts:
-            self._check_size(len(prompt.encode("utf-8", "surrogatepass")) if isinstance(prompt, str) else 0)
+            self._check_size(len(prompt.encode("utf-8", "surrogatepass")) if isinstance(prompt, str) else 0, "prompt")
         runner = Runner(self._llama, self._pool, self._under_way)
         reply = TextReply(call, self._info, runner)
         async with AsyncExitStack() as undo:

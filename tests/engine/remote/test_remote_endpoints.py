@@ -583,6 +583,24 @@ def test_faults(path: str, faults: dict[str, Any], status: int) -> None:
     assert SECRET not in error.message
 
 
+@pytest.mark.parametrize(
+    ("path", "member"), [(COMPLETIONS, "prompt"), (EMBEDDINGS, "input"), (RESPONSES, "input"), (MESSAGES, "messages")]
+)
+def test_too_much_is_told_of_by_the_endpoints_own_member(path: str, member: str) -> None:
+    routes = frozenset({path, COMPLETIONS})
+    told = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"
+    with standing_in("vllm", routes=routes, status=400, refusal=told) as one:
+
+        async def ask(engine: RemoteEngine) -> ApiError:
+            with pytest.raises(InvalidRequest) as caught:
+                await answer(engine, call(path))
+            return caught.value
+
+        error: ApiError = using(one, ask)
+    assert (error.param, error.code) == (member, "context_length_exceeded")
+    assert f"your {member} resulted in 5000 tokens" in error.message
+
+
 @pytest.mark.parametrize("path", STREAMED)
 def test_what_is_sent_is_what_is_told_to_be_forwarded(path: str) -> None:
     with standing_in("vllm") as one:

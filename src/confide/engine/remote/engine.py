@@ -272,7 +272,7 @@ class RemoteReply:
             soon = asyncio.get_running_loop().time() + self._patience.connect
             body = await incoming.read_start(min(until, soon), LONGEST_ERROR)
             after = incoming.headers.get("retry-after")
-            raise from_engine(incoming.status, body, self._engine.dialect, retry_after=after)
+            raise self._service.named(from_engine(incoming.status, body, self._engine.dialect, retry_after=after))
         if streamed:
             self._ready = await self._next(until)
             return

@@ -159,5 +159,6 @@ SERVICE: Final = Service(
     prepare,
     lambda call, dialect: ApiMender(call, dialect, _API),
     lambda call, dialect, body: mend_whole(call, dialect, body, _API),
+    "input",
 )
 """How responses are asked for."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from confide.engine.base import Call
 from confide.engine.remote.dialect import Dialect
+from confide.errors import ApiError
 from confide.wire.answers import Usage
 
 
@@ -60,9 +61,19 @@ class Prepare(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """``path`` is after ``/v1``; ``stream`` makes what mends a stream, ``whole`` mends an answer in one piece."""
+    """``path`` is after ``/v1``; ``stream`` makes what mends a stream, ``whole`` mends an answer in one piece.
+
+    ``input`` is the member for what goes in.
+    """
 
     path: str
     prepare: Prepare
     stream: Callable[[Call[Any], Dialect], Mender]
     whole: Callable[[Call[Any], Dialect, bytes], tuple[bytes, Usage]]
+    input: str = "messages"
+
+    def named(self, error: ApiError) -> ApiError:
+        """An engine's error, which names the member that this endpoint has for what goes in."""
+        if error.param == "messages" != self.input:
+            error.param, error.message = self.input, error.message.replace("messages", self.input)
+        return error

@@ -214,5 +214,5 @@ def _spent(usage: Json) -> Usage:
         raise broken("a count of tokens that is none") from None
 
 
-TEXTS: Final = Service("/completions", prepare, TextMender, mend_whole)
+TEXTS: Final = Service("/completions", prepare, TextMender, mend_whole, "prompt")
 """How completions of texts are asked for."""
