@@ -33,7 +33,8 @@ from confide.engine.remote.late import LateEngine
 from confide.engine.remote.launch import LAUNCHES
 from confide.errors import ConfigError, OperatorError
 from confide.route.models import FREE, ServedModel
-from confide.route.replicas import Replica, Replicas, common
+from confide.route.replicas import Replica, Replicas
+from confide.route.shared import common
 from confide.secret import one_line
 from confide.wire.manifest import Entry, Manifest
 

@@ -85,6 +85,9 @@ class FakeEngine:
             raise step
         return step
 
+    async def infer(self, call: Call[Any]) -> FakeReply:
+        return await self.chat(call)
+
     async def close(self) -> None:
         self.closed += 1
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from confide.engine.base import COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Call
 from confide.errors import (
     ApiError,
     ConfigError,
@@ -26,7 +27,12 @@ from confide.errors import (
 )
 from confide.route.affinity import affinity_key, ranking
 from confide.route.health import ReplicaPolicy
-from confide.route.replicas import Replica, Replicas, common
+from confide.route.replicas import Replica, Replicas
+from confide.route.shared import common
+from confide.wire.messages import parse_message
+from confide.wire.responses import parse_response
+from confide.wire.texts import parse_completion
+from confide.wire.vectors import parse_embedding
 from tests.route.fakes import INFO, SECRET, FakeEngine, FakeReply, ProbedEngine, World, broken, chat, turns
 
 BUSY = TooManyRequests("Full.", headers={"Retry-After": "1"})
@@ -63,6 +69,54 @@ def test_a_conversation_stays_where_it_began() -> None:
         assert sorted(world.calls) == [0, 0, 0, 5]
 
     run(work())
+
+
+def other(path: str, text: str) -> Call[Any]:
+    """A request of another endpoint, that begins so."""
+    bodies: dict[str, tuple[Any, dict[str, Any]]] = {
+        COMPLETIONS: (parse_completion, {"prompt": text}),
+        EMBEDDINGS: (parse_embedding, {"input": text}),
+        RESPONSES: (parse_response, {"input": [{"role": "user", "content": text}]}),
+        MESSAGES: (parse_message, {"messages": [{"role": "user", "content": text}], "max_tokens": 1}),
+    }
+    parse, members = bodies[path]
+    body = json.dumps({"model": "m"} | members).encode()
+    return Call("id", 1, "m", "key_1", parse(body), body)
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES])
+def test_requests_of_other_endpoints_go_where_their_start_is(path: str) -> None:
+    async def work() -> None:
+        world = World(*(FakeEngine() for _ in range(4)))
+        for _ in range(5):
+            assert [piece async for piece in await world.replicas.infer(other(path, "one"))] == [b"a", b"b"]
+        assert sorted(world.calls) == [0, 0, 0, 5]
+        for number in range(100):
+            [piece async for piece in await world.replicas.infer(other(path, f"text {number}"))]
+        assert min(world.calls) > 5
+
+    run(work())
+
+
+def test_another_replica_is_asked_on_other_endpoints_too() -> None:
+    async def work() -> None:
+        world = World(FakeEngine(EngineFailed("x")), FakeEngine(EngineFailed("x"), FakeReply()))
+        for engine in world.engines:
+            engine.script = engine.script[:1]
+        world.engines[1].script = []
+        for number in range(20):
+            reply = await world.replicas.infer(other(RESPONSES, f"text {number}"))
+            assert [piece async for piece in reply] == [b"a", b"b"]
+        assert world.replicas.retries == 1
+
+    run(work())
+
+
+def test_only_what_all_offer_is_offered() -> None:
+    wide = replace(INFO, also={COMPLETIONS: frozenset({"n", "echo"}), EMBEDDINGS: frozenset()})
+    narrow = replace(INFO, also={COMPLETIONS: frozenset({"n", "stop"}), RESPONSES: frozenset()})
+    assert common([wide, narrow]).also == {COMPLETIONS: frozenset({"n"})}
+    assert common([wide, replace(wide, chats=False)]).endpoints == {COMPLETIONS, EMBEDDINGS}
 
 
 def test_conversations_and_tenants_spread() -> None:

@@ -13,7 +13,7 @@ from confide.engine.base import EngineInfo
 from confide.engine.remote.late import LateEngine
 from confide.errors import OperatorError, Unavailable
 
-INFO = ScriptedEngine().info
+INFO = ScriptedEngine(also={"/v1/completions": frozenset({"n", "stop"})}).info
 CALL: Any = object()
 
 
@@ -55,10 +55,13 @@ def test_it_is_unavailable_until_it_is_there() -> None:
         assert not await late.healthy()
         with pytest.raises(Unavailable):
             await late.chat(CALL)
+        with pytest.raises(Unavailable):
+            await late.infer(CALL)
         door.replica = replica = Replica()
         assert await late.healthy()
         await late.chat(CALL)
-        assert replica.calls == [CALL]
+        await late.infer(CALL)
+        assert replica.calls == [CALL, CALL]
         replica.well = False
         assert not await late.healthy()
         assert door.tries == 2
@@ -79,6 +82,9 @@ def test_it_is_unavailable_until_it_is_there() -> None:
         {"parameters": frozenset({"n"})},
         {"input_modalities": ()},
         {"output_modalities": ()},
+        {"chats": False},
+        {"also": {}},
+        {"also": {"/v1/completions": frozenset({"n"})}},
     ],
 )
 def test_one_that_is_not_a_replica_is_not_taken_in(changes: dict[str, Any]) -> None:

@@ -97,15 +97,25 @@ def mend_whole(call: Call[Any], dialect: Dialect, body: bytes, api: Api) -> tupl
     Raises:
         ApiError: the engine tells of an error under the status 200; EngineFailed: it gave no complete answer.
     """
-    if len(body) > LONGEST_BODY:
-        raise broken("an answer that is too long")
-    answer = read(body)
-    if answer.get("error") is not None or answer.get("type") == "error":
-        raise failures.from_event(body, dialect)
+    answer = read_whole(body, dialect)
     changed = prune(answer, api.whole)
     api.check({api.head: answer})
     changed |= own_head(answer, call)
     return (msgspec.json.encode(answer) if changed else body), spent(answer) or Usage()
+
+
+def read_whole(body: bytes, dialect: Dialect) -> Json:
+    """An answer in one piece.
+
+    Raises:
+        ApiError: the engine tells of an error under the status 200; EngineFailed: it is no object, or too long.
+    """
+    if len(body) > LONGEST_BODY:
+        raise broken("an answer that is too long")
+    answer = read(body)
+    if answer.get("error") is not None or "error" in (answer.get("type"), answer.get("object")):
+        raise failures.from_event(body, dialect)
+    return answer
 
 
 def own_head(head: Json, call: Call[Any]) -> bool:

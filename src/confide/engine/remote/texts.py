@@ -16,11 +16,12 @@ from confide.engine.remote import failures
 from confide.engine.remote.dialect import Dialect
 from confide.engine.remote.events import EventsMender, framed
 from confide.engine.remote.offers import offer
+from confide.engine.remote.passing import read_whole
 from confide.engine.remote.pruning import ANYTHING, NUMBER, Each, Json, Shape, each, prune, read
 from confide.engine.remote.request import add_ids, mend_llama_sampling, mend_names
 from confide.engine.remote.rules import broken
 from confide.engine.remote.service import Service
-from confide.engine.remote.shapes import LONGEST_BODY, Spent
+from confide.engine.remote.shapes import Spent
 from confide.errors import InvalidRequest
 from confide.seal.events import Event
 from confide.wire import texts
@@ -187,11 +188,7 @@ def mend_whole(call: Call[CompletionRequest], dialect: Dialect, body: bytes) -> 
     Raises:
         ApiError: the engine tells of an error under the status 200; EngineFailed: it gave no complete answer.
     """
-    if len(body) > LONGEST_BODY:
-        raise broken("an answer that is too long")
-    answer = read(body)
-    if answer.get("error") is not None or answer.get("object") == "error":
-        raise failures.from_event(body, dialect)
+    answer = read_whole(body, dialect)
     changed = prune(answer, _ANSWER)
     seen = _Choices(call.request)
     choices: list[Json] = answer.get("choices") or []

@@ -9,14 +9,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from confide.engine.base import EMBEDDINGS, Call
-from confide.engine.remote import failures
 from confide.engine.remote.dialect import Dialect
 from confide.engine.remote.events import EventsMender
 from confide.engine.remote.offers import offer
+from confide.engine.remote.passing import read_whole
 from confide.engine.remote.request import add_ids
 from confide.engine.remote.rules import broken
 from confide.engine.remote.service import Service
-from confide.engine.remote.shapes import LONGEST_BODY, Spent
+from confide.engine.remote.shapes import Spent
 from confide.errors import InvalidRequest
 from confide.seal.events import Event
 from confide.wire.answers import Usage
@@ -38,11 +38,6 @@ class _Answer(Struct):
 
     data: Sequence[_Vector] = []
     usage: Spent | None = None
-    error: Any = None
-    object: str | None = None
-
-
-_decoder: Final = msgspec.json.Decoder(_Answer)
 
 
 def prepare(call: Call[EmbeddingRequest], dialect: Dialect, *, model: str, salt: str | None) -> bytes:
@@ -70,14 +65,10 @@ def mend_whole(call: Call[EmbeddingRequest], dialect: Dialect, body: bytes) -> t
     Raises:
         ApiError: the engine tells of an error under the status 200; EngineFailed: it gave no complete answer.
     """
-    if len(body) > LONGEST_BODY:
-        raise broken("an answer that is too long")
     try:
-        answer = _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        answer = msgspec.convert(read_whole(body, dialect), _Answer)
+    except msgspec.ValidationError:
         raise broken() from None
-    if answer.error is not None or answer.object == "error":
-        raise failures.from_event(body, dialect)
     found = sorted(answer.data, key=lambda one: one.index)
     if [one.index for one in found] != list(range(len(call.request.inputs))):
         raise broken("other vectors than were asked for")
