@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test offline lint type docs bench bench-verify soak fuzz lock clean
+.PHONY: run test offline lint type docs bench bench-verify bench-growth soak fuzz lock clean
 
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
 	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
@@ -35,6 +35,9 @@ bench: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes do
 
 bench-verify: $(VENV)/.dev  ## What verification costs, beside its bare signatures; writes docs/benchmarks-verify.md.
 	$(BIN)/python benchmarks/verify.py --write docs/benchmarks-verify.md
+
+bench-growth: $(VENV)/.dev  ## Whether cost grows with what is stored; writes docs/benchmarks-growth.md. Needs 25 GB, or ARGS="--largest 1000000".
+	$(BIN)/python benchmarks/growth.py --write docs/benchmarks-growth.md $(ARGS)
 
 soak: $(VENV)/.dev  ## The load tests at full length.
 	CONFIDE_SOAK=1000 $(BIN)/python -m pytest tests/load $(ARGS)

@@ -158,19 +158,27 @@ def app_with(
     find: Any = None,
     sink: ReceiptSink | None = None,
     meter: Meter | None = None,
+    more: Sequence[str] = (),
+    max_body_bytes: int = 10_000,
 ) -> ASGIApp:
-    """The application over one engine, which serves the model ``m``, also called ``alias``; without keys by default."""
+    """The application over one engine, which serves the model ``m``, also called ``alias``, and those of ``more``;
+    without keys by default."""
     keys = custodian()
     nothing: Any = None  # no test of the chat route asks for evidence or looks receipts up
     return build(
         ApiParts(
-            models=ModelTable([ServedModel(id="m", engine=engine, name="M", aliases=("alias",))]),
+            models=ModelTable(
+                [
+                    ServedModel(id="m", engine=engine, name="M", aliases=("alias",)),
+                    *(ServedModel(id=name, engine=engine, name=name) for name in more),
+                ]
+            ),
             doorman=Doorman(find),
             prover=Prover(keys, sink or MemorySink(), manifest=jcs.sha256(MANIFEST), clock=lambda: 1_800_000_000.0),
             attestor=Attestor(keys, nothing, MANIFEST),
             meter=meter or NoMeter(),
             receipts=nothing,
-            limits=ChatLimits(max_body_bytes=10_000, keep_alive=keep_alive),
+            limits=ChatLimits(max_body_bytes=max_body_bytes, keep_alive=keep_alive),
             cors_origins=origins,
         )
     )

@@ -101,7 +101,7 @@ class _Models:
 
     async def list(self, request: Request) -> Response:
         self._doorman.caller(request.headers)
-        return _json({"object": "list", "data": [model.as_json() for model in self._models]})
+        return Response(self._models.document, media_type="application/json")
 
     async def one(self, request: Request) -> Response:
         self._doorman.caller(request.headers)

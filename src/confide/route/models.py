@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+import msgspec
 
 from confide.engine.base import Engine
 from confide.errors import NotFound
@@ -64,6 +67,11 @@ class ModelTable:
 
     def __iter__(self) -> Any:
         return iter(self._models)
+
+    @cached_property
+    def document(self) -> bytes:
+        """The body of ``GET /v1/models``, made once: engines have the same for as long as they run."""
+        return msgspec.json.encode({"object": "list", "data": [model.as_json() for model in self]})
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a model of that name."""

@@ -99,8 +99,9 @@ def _check_tool_choice(request: ChatRequest) -> None:
         wanted = [choice.function.name]
     elif isinstance(choice, AllowedChoice):
         wanted = [tool.function.name for tool in choice.allowed_tools.tools]
+    known = tool_names(request) if wanted else set()
     for name in wanted:
-        if name not in tool_names(request):
+        if name not in known:
             raise InvalidRequest(
                 f"Tool choice '{name[:64]}' not found in 'tools' parameter.",
                 param="tool_choice",
