@@ -408,7 +408,7 @@ def test_audit_sees_what_was_changed(
     assert run(["audit", str(bad), *accepting]) == 1
     assert "FAIL" in capsys.readouterr().out
     assert run(["audit", str(kept), str(bad), *accepting]) == 1
-    assert "2 files: 1 with exit code 1, 1 with exit code 3" in capsys.readouterr().out
+    assert "2 bundles: 1 FAILED (exit code 1); 1 consistent, development root (exit code 3)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,9 @@ def test_audit_of_a_folder(kept: Path, tmp_path: Path, accepting: list[str], cap
         (tmp_path / name).write_bytes(kept.read_bytes())
     (tmp_path / "notes.txt").write_text("not looked at")
     assert run(["audit", str(tmp_path), *accepting]) == 3
-    assert "2 files: 2 with exit code 3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 bundles: 2 consistent, development root (exit code 3)" in said
+    assert "1 files with other names" in said
     (tmp_path / "c.json").write_text("{")
     assert run(["audit", str(tmp_path), *accepting]) == 2
     assert run(["audit", str(tmp_path), *accepting, "--json"]) == 2

@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from confide.cli import console, files, verdicts
+from confide.cli import audit_find, files, verdicts
+from confide.cli.audit_find import Others
+from confide.cli.audit_tell import progress, tell_json, tell_many, tell_one, watched
+from confide.cli.audit_work import Audited, Case, Shown, Work, audited
 from confide.cli.options import Collateral, DevRoot, Json, Policy, ServiceName
 from confide.cli.reach import now, read_roots
 from confide.errors import ConfideError
 from confide.verify import audit as auditing
 from confide.verify import bundle as bundles
-from confide.verify.bundle import Bundle, Exchange
-from confide.verify.firstuse import accepting_anything
+from confide.verify.bundle import Exchange
 from confide.verify.material import Material
-from confide.verify.policy import Policy as Accepted
 from confide.verify.policy import read_policy
 from confide.verify.receipt import MOST_SESSIONS
-from confide.verify.roots import Root
 from confide.verify.saved import Channel
-from confide.verify.verdict import ExitCode, Verdict
+from confide.verify.verdict import ExitCode
 from confide.wire import jcs
 
-_MOST_FILES = 10_000
-_LOOSE = "Loose files"
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """What every bundle of one command is judged with. ``at`` is in Unix seconds; None is each bundle's own time."""
-
-    policy: Accepted | None
-    development: tuple[Root, ...]
-    material: Material
-    at: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Audited:
-    """What became of one file: a verdict, or an error that left nothing to judge."""
-
-    name: str
-    code: int
-    verdict: Verdict | None = None
-    problem: str = ""
-    captured_at: int | None = None
+_LOOSE: Final = "Loose files"
+_MOST_JOBS: Final = 256
 
 
 def _file(name: str, help: str) -> Any:
@@ -59,7 +40,11 @@ def _file(name: str, help: str) -> Any:
 def audit(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE]...", help="Bundles, or folders whose *.json files are.", show_default=False),
+        typer.Argument(
+            metavar="[FILE]...",
+            help="Bundles: files, *.jsonl files with one on each line, or folders with such files at any depth.",
+            show_default=False,
+        ),
     ] = None,
     policy: Policy = None,
     dev_root: DevRoot = None,
@@ -95,41 +80,81 @@ def audit(
         typer.Option("--session", metavar="FILE", help="A session that the receipt cites.", rich_help_panel=_LOOSE),
     ] = None,
     service: ServiceName = "auto",
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Show every step of every bundle, not only those that did not pass.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="N", min=1, max=_MOST_JOBS, help="How many processes audit; by default one for each core."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check saved evidence, receipts and answers again. Never uses a network.
 
     Dates are compared with the time of capture that each bundle states: what was good then. --now asks whether it
-    still is. The exit code is the worst of all: 1 before 2, then 5, 3 and 0.
+    still is. The exit code is the worst of all: 1 before 2, then 5, 3 and 0. What can't be read counts as 2, and the
+    rest is audited all the same.
     """
     loose = [manifest, receipt, signature, request, response, *(session or ()), nonce, host, spki, sealed_to]
     if bool(paths) == (report is not None):
         raise files.UsageError("give bundles or folders, or one report with --report")
     if report is None and any(one is not None for one in loose):
         raise files.UsageError("receipts, bytes, nonces and channels go with --report; a bundle has its own")
-    case = _Case(
+    case = Case(
         policy=None if policy is None else read_policy(policy),
         development=read_roots(dev_root),
         material=Material(files.material(collateral or ())),
         at=_time(at, at_now=at_now),
     )
     if report is None:
-        found = [_audited(path, case) for path in _files(paths or ())]
+        shown: Shown = "json" if as_json else "steps" if steps else "problems"
+        raise typer.Exit(_audited(paths or (), replace(case, shown=shown), jobs or _cores()))
+    if case.at is None:
+        raise files.UsageError("loose files say no time: give --at TIME (when they were fetched) or --now")
+    parts = auditing.audit_parts(
+        files.read(report, bundles.MOST_BYTES),
+        captured_at=case.at,
+        nonce=nonce,
+        channel=_channel(host, spki, sealed_to),
+        manifest=_optional(manifest),
+        exchange=_exchange(receipt, signature, request, response, session or ()),
+        service="" if service == "auto" else service,
+    )
+    raise typer.Exit(_tell([Work(case).judged(str(report), parts)], Others(), case, is_one=True, as_json=as_json))
+
+
+def _audited(paths: Sequence[Path], case: Case, jobs: int) -> ExitCode:
+    """Audit all bundles in these files and folders; the worst exit code."""
+    others = Others()
+    found = audit_find.bundles(audit_find.files(paths, others))
+    first = [*islice(found, 2)]
+    is_one, as_json = len(first) == 1, case.shown == "json"
+    if is_one and not as_json:
+        case = replace(case, shown="steps")
+    outcomes = audited(chain(first, found), case, jobs)
+    if is_one:
+        return _tell(outcomes, others, case, is_one=True, as_json=as_json)
+    with progress(lambda: sum(file.size for file in audit_find.files(paths, Others()))) as advance:
+        return _tell(watched(outcomes, advance), others, case, is_one=False, as_json=as_json)
+
+
+def _tell(outcomes: Iterable[Audited], others: Others, case: Case, *, is_one: bool, as_json: bool) -> ExitCode:
+    if as_json:
+        codes = tell_json(outcomes, case.policy, others)
+    elif is_one:
+        (one,) = outcomes
+        codes = tell_one(one, case.policy)
     else:
-        if case.at is None:
-            raise files.UsageError("loose files say no time: give --at TIME (when they were fetched) or --now")
-        parts = auditing.audit_parts(
-            files.read(report, bundles.MOST_BYTES),
-            captured_at=case.at,
-            nonce=nonce,
-            channel=_channel(host, spki, sealed_to),
-            manifest=_optional(manifest),
-            exchange=_exchange(receipt, signature, request, response, session or ()),
-            service="" if service == "auto" else service,
-        )
-        found = [_judged(str(report), parts, case)]
-    _tell(found, case.policy, as_json=as_json)
-    raise typer.Exit(verdicts.worst(one.code for one in found))
+        codes = tell_many(outcomes, case.policy, others, every_step=case.shown == "steps")
+    return verdicts.worst(codes)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, _MOST_JOBS)
 
 
 # What is judged ------------------------------------------------------------------------------------------------------
@@ -152,53 +177,6 @@ def _time(at: str | None, *, at_now: bool) -> int | None:
 def _iso(text: str) -> int:
     found = datetime.fromisoformat(text)
     return max(0, int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()))
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    count = 0
-    for path in paths:
-        inside = sorted(one for one in path.glob("*.json") if one.is_file()) if path.is_dir() else [path]
-        if not inside:
-            raise files.UsageError(f"the folder {path} holds no *.json file")
-        count += len(inside)
-        if count > _MOST_FILES:
-            raise files.UsageError(f"these are more than {_MOST_FILES} files")
-        yield from inside
-
-
-def _audited(path: Path, case: _Case) -> _Audited:
-    try:
-        bundle = _bundle(path)
-    except ConfideError as wrong:
-        return _failed(str(path), wrong)
-    return _judged(str(path), bundle, case)
-
-
-def _bundle(path: Path) -> Bundle:
-    data = files.read(path, bundles.MOST_BYTES)
-    try:
-        return bundles.parse_bundle(data)
-    except bundles.BundleError as wrong:
-        hint = "; an attestation report goes with --report" if b"workload_keyset" in data else ""
-        raise files.UsageError(f"{path}: {wrong}{hint}") from None
-
-
-def _judged(name: str, bundle: Bundle, case: _Case) -> _Audited:
-    try:
-        verdict = auditing.audit(
-            bundle,
-            case.policy or accepting_anything(),
-            now=bundle.captured_at if case.at is None else case.at,
-            development=case.development,
-            material=case.material,
-        )
-    except ConfideError as wrong:
-        return _failed(name, wrong)
-    return _Audited(name, verdicts.exit_code(verdict, case.policy), verdict, captured_at=bundle.captured_at)
-
-
-def _failed(name: str, wrong: ConfideError) -> _Audited:
-    return _Audited(name, int(getattr(wrong, "exit_code", ExitCode.FAILED)), problem=str(wrong))
 
 
 def _channel(host: str | None, spki: str | None, sealed_to: str | None) -> Channel | None:
@@ -234,36 +212,3 @@ def _session_id(document: bytes) -> str:
         return jcs.digest(jcs.parse(document)).removeprefix("sha256:")
     except ConfideError as wrong:
         raise files.UsageError(f"--session: {wrong}") from None
-
-
-# What is said --------------------------------------------------------------------------------------------------------
-
-
-def _tell(found: Sequence[_Audited], policy: Accepted | None, *, as_json: bool) -> None:
-    if as_json:
-        audits = [
-            {"file": one.name, "exit_code": one.code, "problem": one.problem or None}
-            | ({"verdict": verdicts.as_builtins(one.verdict, policy)} if one.verdict else {})
-            for one in found
-        ]
-        console.say_json({"exit_code": verdicts.worst(one.code for one in found), "audits": audits})
-        return
-    for one in found:
-        if len(found) > 1:
-            console.say(one.name, "bold")
-        if one.verdict is None:
-            console.fail(one.problem)
-        else:
-            verdicts.show(one.verdict, policy)
-            if one.captured_at == one.verdict.at:
-                console.say("Dates were compared with the time that the bundle states; --now compares with the clock.")
-    if len(found) > 1:
-        _count(found)
-
-
-def _count(found: Sequence[_Audited]) -> None:
-    codes = [one.code for one in found]
-    said = ", ".join(
-        f"{codes.count(code)} with exit code {code.value}" for code in verdicts.WORST_FIRST if code in codes
-    )
-    console.say(f"{len(found)} files: {said}")

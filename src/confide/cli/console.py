@@ -40,6 +40,8 @@ def fail(text: str) -> None:
 
 def clean(text: str) -> str:
     """Foreign text as it may reach a terminal: line ends and tabs stay, other control characters become blanks."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 

@@ -29,19 +29,22 @@ class UsageError(OperatorError):
     exit_code = 2
 
 
-def read(path: Path, most: int = MOST_BYTES) -> bytes:
-    """A whole file.
+def read(path: Path, most: int = MOST_BYTES, *, start: int = 0, length: int | None = None, name: str = "") -> bytes:
+    """A whole file, or ``length`` bytes of it from ``start`` on; ``name`` is what to call it, if not by its path.
 
     Raises:
-        UsageError: it can't be read, or is longer than ``most`` bytes.
+        UsageError: it can't be read, or that is longer than ``most`` bytes.
     """
+    name = name or str(path)
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            if start:
+                file.seek(start)
+            data = file.read(most + 1 if length is None else length)
     except OSError as failed:
-        raise UsageError(f"{path} can't be read: {failed.strerror}") from failed
+        raise UsageError(f"{name} can't be read: {failed.strerror}") from failed
     if len(data) > most:
-        raise UsageError(f"{path} is longer than {most} bytes")
+        raise UsageError(f"{name} is longer than {most} bytes")
     return data
 
 

@@ -46,6 +46,14 @@ _SENTENCES: Final = {
     ExitCode.USAGE: ("No verdict: nothing failed, and nothing says what is accepted.", "bold yellow"),
     ExitCode.NOT_ENOUGH: ("Not enough evidence: nothing failed, but the policy needs more.", "bold yellow"),
 }
+_IN_SHORT: Final = {
+    ExitCode.VERIFIED: ("verified", "green"),
+    ExitCode.FAILED: ("FAILED", "bold red"),
+    ExitCode.USAGE: ("no verdict", "yellow"),
+    ExitCode.DEVELOPMENT: ("consistent, development root", "yellow"),
+    ExitCode.UNREACHABLE: ("unreachable", "yellow"),
+    ExitCode.NOT_ENOUGH: ("not enough evidence", "yellow"),
+}
 
 
 def worst(codes: Iterable[int]) -> ExitCode:
@@ -58,6 +66,11 @@ def exit_code(verdict: Verdict, policy: Policy | None) -> ExitCode:
     """The verdict's, except that without a policy nothing is good enough: then usage (2), unless a check failed."""
     code = ExitCode(verdict.exit_code)
     return code if policy is not None or code is ExitCode.FAILED else ExitCode.USAGE
+
+
+def in_short(code: int) -> tuple[str, str]:
+    """An exit code in a few words, and their style."""
+    return _IN_SHORT[ExitCode(code)]
 
 
 def moment(seconds: int) -> str:
@@ -154,12 +167,7 @@ def _summary(verdict: Verdict, policy: Policy | None) -> Iterator[tuple[str, str
 
 def advice(verdict: Verdict, policy: Policy | None) -> Iterator[str]:
     """What to do next, in sentences."""
-    if policy is None:
-        yield NO_POLICY
-    elif policy.trust == "first use":
-        yield FIRST_USE
-    if policy is not None and policy.unsafe_any_workload:
-        yield "The policy accepts any workload on genuine hardware (unsafe_any_workload)."
+    yield from advice_on_policy(policy)
     problems = verdict.problems()
     failed = [finding.step for finding in problems if finding.outcome is Outcome.FAIL]
     missing = [finding.step for finding in problems if finding.outcome is Outcome.NOT_CHECKED]
@@ -169,6 +177,16 @@ def advice(verdict: Verdict, policy: Policy | None) -> Iterator[str]:
         yield from _what_is_missing(verdict, missing)
     if verdict.exit_code == ExitCode.DEVELOPMENT:
         yield "Use it to develop, never for data that matters."
+
+
+def advice_on_policy(policy: Policy | None) -> Iterator[str]:
+    """What has to be said of a policy, whatever is judged by it."""
+    if policy is None:
+        yield NO_POLICY
+    elif policy.trust == "first use":
+        yield FIRST_USE
+    if policy is not None and policy.unsafe_any_workload:
+        yield "The policy accepts any workload on genuine hardware (unsafe_any_workload)."
 
 
 def _what_is_missing(verdict: Verdict, missing: list[str]) -> Iterator[str]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from msgspec import structs
 
 from confide.verify import policy as policies
 from confide.verify.bundle import Bundle, Exchange
@@ -27,9 +34,10 @@ from confide.verify.services.base import Adapter
 from confide.verify.session import SESSION
 from confide.verify.snp import SNP
 from confide.verify.tdx import TDX
-from confide.verify.verdict import Ledger, NotChecked, Steps, Verdict, judge
+from confide.verify.verdict import Finding, Ledger, NotChecked, Steps, Verdict, judge
 from confide.wire import jcs
 
+MOST_KEPT: Final = 16
 _CATALOGUE: Final = (
     REPORT,
     TDX,
@@ -65,7 +73,95 @@ def check_report(saved: SavedReport, adapter: Adapter, context: Context) -> tupl
     established = adapter.verify(ledger, context, saved)
     verify_claims(ledger, context)
     subject = "the report" if saved.channel is None else saved.channel.host
-    return _judged(ledger, context, subject), established
+    return _judged(ledger, context, subject, context.policy.digest()), established
+
+
+@dataclass(frozen=True, slots=True)
+class _Reported:
+    """What the verification of a report left, which is the same for every bundle that has it."""
+
+    established: Established | None
+    findings: tuple[Finding, ...]
+    anchors: tuple[Root, ...]
+    facts: dict[str, Any]
+
+    def ledger(self) -> Ledger:
+        """A ledger that goes on from there; nothing that is added to it comes back."""
+        made = Ledger()
+        made.findings += self.findings
+        made.anchors += self.anchors
+        made.facts |= deepcopy(self.facts)
+        return made
+
+
+class Auditor:
+    """Audits of any number of bundles under one policy.
+
+    A report that several of them hold is verified once. Such bundles are told by a digest of everything that the
+    report's verification reads: its exact bytes, the nonce, the channel, the manifest, the material and the time.
+
+    Args:
+        policy: what is accepted.
+        development: development roots that a person named.
+        material: what is at hand beside the bundles; it is tried after a bundle's own.
+        most_kept: of how many reports the outcome is kept; beyond, the one that wasn't used for longest is forgotten.
+
+    Raises:
+        PolicyError: the policy says too little to be one.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        development: Sequence[Root] = (),
+        material: Material = Material(),  # noqa: B008
+        most_kept: int = MOST_KEPT,
+    ) -> None:
+        policies.check(policy)
+        self._policy = policy
+        self._digest = policy.digest()
+        self._roots = Roots.of(policy.roots, development)
+        self._material = material
+        self._most_kept = most_kept
+        self._kept: OrderedDict[bytes, _Reported] = OrderedDict()
+
+    def audit(self, bundle: Bundle, *, now: int) -> Verdict:
+        """The verdict over a bundle.
+
+        Args:
+            bundle: the evidence.
+            now: the time that all dates are compared with (Unix seconds). Collateral expires within weeks, so who asks
+                "was it good then?" gives the time of capture, and who asks "is it good?" the time of day.
+
+        Raises:
+            ConfideError: no adapter is called what the bundle says, or reads such a report.
+        """
+        context = Context(self._policy, self._roots, now, bundle.items().plus(self._material.items))
+        reported = self._reported(bundle, context)
+        ledger = reported.ledger()
+        for number, exchange in enumerate(bundle.exchanges, 1):
+            _verify_exchange(ledger, context, reported.established, exchange, f"exchange {number}")
+        verify_claims(ledger, context)
+        return _judged(ledger, context, bundle.url or "the bundle", self._digest)
+
+    def _reported(self, bundle: Bundle, context: Context) -> _Reported:
+        key = _reads(bundle, context.now)
+        found = self._kept.pop(key, None)
+        if found is None:
+            adapter = named(bundle.service) if bundle.service else detect(bundle.report)
+            ledger = Ledger()
+            established = adapter.verify(ledger, context, bundle.saved())
+            found = _Reported(established, tuple(ledger.findings), tuple(ledger.anchors), ledger.facts)
+        self._kept[key] = found
+        if len(self._kept) > self._most_kept:
+            self._kept.popitem(last=False)
+        return found
+
+
+def _reads(bundle: Bundle, now: int) -> bytes:
+    """A digest of all that a report's verification reads of a bundle: everything but its exchanges, and the time."""
+    return hashlib.sha256(msgspec.msgpack.encode((now, structs.replace(bundle, exchanges=())))).digest()
 
 
 def audit(
@@ -76,29 +172,13 @@ def audit(
     development: Sequence[Root] = (),
     material: Material = Material(),  # noqa: B008
 ) -> Verdict:
-    """The verdict over a bundle.
-
-    Args:
-        bundle: the evidence.
-        policy: what is accepted.
-        now: the time that all dates are compared with (Unix seconds). Collateral expires within weeks, so who asks
-            "was it good then?" gives the time of capture, and who asks "is it good?" the time of day.
-        development: development roots that a person named.
-        material: what is at hand beside the bundle; it is tried after the bundle's own.
+    """The verdict over one bundle; see :class:`Auditor`.
 
     Raises:
         PolicyError: the policy says too little to be one.
         ConfideError: no adapter is called what the bundle says, or reads such a report.
     """
-    policies.check(policy)
-    context = Context(policy, Roots.of(policy.roots, development), now, bundle.items().plus(material.items))
-    adapter = named(bundle.service) if bundle.service else detect(bundle.report)
-    ledger = Ledger()
-    established = adapter.verify(ledger, context, bundle.saved())
-    for number, exchange in enumerate(bundle.exchanges, 1):
-        _verify_exchange(ledger, context, established, exchange, f"exchange {number}")
-    verify_claims(ledger, context)
-    return _judged(ledger, context, bundle.url or "the bundle")
+    return Auditor(policy, development=development, material=material).audit(bundle, now=now)
 
 
 def audit_parts(
@@ -127,8 +207,7 @@ def audit_parts(
     )
 
 
-def _judged(ledger: Ledger, context: Context, subject: str) -> Verdict:
-    policy = context.policy.digest()
+def _judged(ledger: Ledger, context: Context, subject: str, policy: str) -> Verdict:
     return judge(ledger, subject=subject, at=context.now, policy=policy, claims=claims_of(ledger))
 
 

@@ -50,8 +50,9 @@ class _Made:
         outcomes: dict[str, Outcome] = {}
         order = (Outcome.PASS, Outcome.NOT_CHECKED, Outcome.FAIL)
         for finding in ledger.findings:
-            before = outcomes.get(finding.step, Outcome.PASS)
-            outcomes[finding.step] = max(before, finding.outcome, key=order.index)
+            before = outcomes.setdefault(finding.step, finding.outcome)
+            if before is not finding.outcome:
+                outcomes[finding.step] = max(before, finding.outcome, key=order.index)
         return cls(ledger, outcomes)
 
     def failed(self, steps: Iterable[str]) -> str | None:
@@ -76,7 +77,10 @@ class _Made:
 def claims_of(ledger: Ledger) -> dict[str, ClaimMade]:
     """The claims of ACI 8.3, as the findings in this ledger support them."""
     made = _Made.of(ledger)
-    claims = _claims(made)
+    return _told(made, _claims(made))
+
+
+def _told(made: _Made, claims: dict[str, ClaimMade]) -> dict[str, ClaimMade]:
     uses: dict[str, tuple[Use, ...]] = {"gpu_attested": ("gpu", "rim", "tdx", "snp")}
     return {
         name: _unknown("it rests on a development root, which is no hardware")
@@ -91,7 +95,9 @@ def verify_claims(ledger: Ledger, context: Context) -> None:
 
     What rests on a development root counts here as it would on hardware: the verdict is never "verified" over it.
     """
-    claims, told, wanted = _claims(_Made.of(ledger)), claims_of(ledger), context.policy.claims
+    made, wanted = _Made.of(ledger), context.policy.claims
+    claims = _claims(made)
+    told = _told(made, claims)
     with ledger.group(CLAIMS) as checks:
         for number, name in enumerate(NAMES, 1):
             would = "" if told[name] == claims[name] else "rests on a development root; on hardware it would be "

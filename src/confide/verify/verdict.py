@@ -198,7 +198,7 @@ class Ledger:
 
 def bounded(text: str) -> str:
     """A detail as it may be shown: one line, no control characters, not long, because evidence may be quoted in it."""
-    clean = "".join(c if c.isprintable() else " " for c in text)
+    clean = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
     return clean if len(clean) <= _LONGEST_DETAIL else clean[: _LONGEST_DETAIL - 1] + "…"
 
 
