@@ -13,7 +13,7 @@ from msgspec import structs
 
 from confide.errors import ConfideError
 from confide.verify import policy as policies
-from confide.verify.audit import _verify_exchange, audit, audit_parts, catalogue, check_report
+from confide.verify.audit import Auditor, _verify_exchange, audit, audit_parts, catalogue, check_report
 from confide.verify.bundle import Bundle, Exchange, parse_bundle
 from confide.verify.claims import CLAIMS
 from confide.verify.material import Item, Material
@@ -195,6 +195,75 @@ def test_an_exchange_of_a_service_without_keysets_needs_a_signature(signature: b
     assert {finding.step.partition(".")[0] for finding in ledger.findings} == {"signature"}
     assert ledger.findings[0].outcome != "pass"
     assert not ledger.passed("signature.3")
+
+
+# Many bundles --------------------------------------------------------------------------------------------------------
+
+
+def different() -> list[Bundle]:
+    """Bundles that share a report with the first, or nearly: each is to be judged by what it says itself."""
+    first = bundle_of(FIXED, EXCHANGE)
+    assert FIXED.channel is not None
+    broken = structs.replace(EXCHANGE, response=RESPONSE + b" ")
+    item = Item("tdx-collateral", "", b"{}")
+    session = made_session()
+    aggregator = made_report(serving="aggregator")
+    receipt = made_receipt(forwarded=REQUEST, upstreams=[made_upstream(session)])
+    routed = structs.replace(EXCHANGE, receipt=receipt, sessions={session.id(): session.document()})
+    return [
+        first,
+        bundle_of(FIXED, broken, EXCHANGE),
+        bundle_of(FIXED, EXCHANGE, nonce="ab" * 32),
+        bundle_of(FIXED, EXCHANGE, nonce=None),
+        bundle_of(FIXED, EXCHANGE, channel=None),
+        bundle_of(FIXED, EXCHANGE, channel=replace(FIXED.channel, host="other.example")),
+        bundle_of(FIXED, EXCHANGE, manifest=None),
+        bundle_of(FIXED, EXCHANGE, report=FIXED.document + b" "),
+        bundle_of(FIXED, EXCHANGE, report=FIXED.document[:-1], service="aci"),
+        bundle_of(FIXED, EXCHANGE, captured_at=NOW - 90 * 86400),
+        bundle_of(FIXED, EXCHANGE, service="vllm-proxy"),
+        bundle_of(FIXED, EXCHANGE, material=(item,)),
+        bundle_of(FIXED, EXCHANGE, url="https://another.example"),
+        bundle_of(aggregator, routed),
+        bundle_of(aggregator),
+        first,
+    ]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 16])
+def test_of_many_bundles_each_has_the_verdict_that_it_has_alone(kept: int) -> None:
+    policy, roots = made_policy(age=policies.AgePolicy(report_days=1)), FIXED.roots()
+    auditor = Auditor(policy, development=roots, most_kept=kept)
+    bundles = different()
+    assert len({bundle.encode() for bundle in bundles}) == len(bundles) - 1
+    for at in (None, NOW + 86400):
+        for bundle in [*bundles, *reversed(bundles)]:
+            now = bundle.captured_at if at is None else at
+            assert auditor.audit(bundle, now=now) == audit(bundle, policy, now=now, development=roots)
+
+
+def test_a_report_is_verified_once_for_all_that_hold_exactly_it() -> None:
+    auditor = Auditor(made_policy(), development=FIXED.roots())
+    for exchange in (EXCHANGE, structs.replace(EXCHANGE, receipt=None), Exchange()):
+        auditor.audit(bundle_of(FIXED, exchange), now=NOW)
+    assert len(auditor._kept) == 1
+    auditor.audit(bundle_of(FIXED, EXCHANGE), now=NOW + 1)
+    assert len(auditor._kept) == 2
+    for second in range(100):
+        auditor.audit(bundle_of(FIXED), now=NOW + second)
+    assert len(auditor._kept) == 16
+
+
+def test_what_one_bundle_adds_is_not_seen_by_the_next() -> None:
+    """Sessions are facts of an exchange; so is whatever else a verdict holds that its reader changes."""
+    *_, routed, bare, _ = different()
+    auditor = Auditor(made_policy(), development=FIXED.roots())
+    first = auditor.audit(routed, now=NOW)
+    assert first.facts["sessions"]
+    first.facts["report"]["subject"] = "changed by a reader"
+    second = auditor.audit(bare, now=NOW)
+    assert "sessions" not in second.facts
+    assert second.facts["report"]["subject"] != "changed by a reader"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

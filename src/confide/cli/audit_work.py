@@ -192,13 +192,13 @@ def _shared(batches: Iterable[list[Found]], case: Case, jobs: int) -> Iterator[l
 def _workers(case: Case, jobs: int) -> Iterator[list[Connection]]:
     """The pipes of new processes, which end with this block, whatever they are doing.
 
-    They are started with the terminal's interrupt blocked: that is for the process which started them.
+    They are started while the terminal's interrupt is ignored, which they inherit: it is for this process alone.
     """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as ending:
         pipes: list[Connection] = []
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        ending.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ending.callback(signal.signal, signal.SIGINT, before)
         for _ in range(jobs):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, case), name="confide-audit", daemon=True)
@@ -207,7 +207,7 @@ def _workers(case: Case, jobs: int) -> Iterator[list[Connection]]:
             ending.callback(process.terminate)
             theirs.close()
             pipes.append(ours)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
         yield pipes
 
 
