@@ -33,8 +33,8 @@ docs: $(VENV)/.dev  ## Write the generated parts of the reference anew.
 bench: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes docs/benchmarks.md.
 	$(BIN)/python benchmarks/engine.py --write docs/benchmarks.md $(ARGS)
 
-bench-verify: $(VENV)/.dev  ## What verification costs, beside its bare signatures; writes docs/benchmarks-verify.md.
-	$(BIN)/python benchmarks/verify.py --write docs/benchmarks-verify.md
+bench-verify: $(VENV)/.dev  ## What verification and audits cost, beside bare signatures; writes docs/benchmarks-verify.md.
+	$(BIN)/python benchmarks/verify.py --write docs/benchmarks-verify.md $(ARGS)
 
 bench-growth: $(VENV)/.dev  ## Whether cost grows with what is stored; writes docs/benchmarks-growth.md. Needs 25 GB, or ARGS="--largest 1000000".
 	$(BIN)/python benchmarks/growth.py --write docs/benchmarks-growth.md $(ARGS)

@@ -7,11 +7,14 @@ it: the same number of signature verifications by the same library, and nothing 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
@@ -20,11 +23,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.verify.making import MODEL, REQUEST, RESPONSE, made_receipt, made_report
+from tests.verify.making import (
+    MODEL,
+    REQUEST,
+    RESPONSE,
+    made_bundle,
+    made_exchange,
+    made_options,
+    made_receipt,
+    made_report,
+)
 
 from confide.verify.receipt import verify_receipt
 from confide.verify.report import verify_report
-from confide.verify.verdict import Ledger
+from confide.verify.verdict import ExitCode, Ledger
 from confide.wire import jcs
 
 ROUNDS = 9
@@ -32,6 +44,10 @@ GPUS = 8
 CHAIN = 5
 """Certificates of a GPU's chain; each is one P-384 signature, and the evidence one more."""
 RECEIPTS = 500
+AUDITS = 5
+FEW, MOST = 1_000, 100_000
+MOST_NAMES = 30_000
+"""Of one file; file systems have a limit."""
 
 
 def cpu(call: Callable[[], object]) -> float:
@@ -99,8 +115,100 @@ def start(*arguments: str) -> float:
     return statistics.median(spent)
 
 
-def page() -> str:
-    """The table."""
+# Audits of folders ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ``confide audit``: seconds of wall time and of CPU, and the memory of its largest process in MB."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+class Folders:
+    """Folders of bundles, and somebody who audits them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._options = made_options(folder)
+
+    def made(self, count: int, *, reports: int = 1) -> Path:
+        """So many bundles, each with one answer. They are names of few files, and of each report there are many."""
+        folder = self._folder / f"{count}-{reports}"
+        folder.mkdir()
+        files = [folder / f"{number}.bundle" for number in range(reports * (1 + count // MOST_NAMES))]
+        for number, file in enumerate(files):
+            file.write_bytes(made_bundle(made_report(f"{number % reports:064x}"), made_exchange()).encode())
+        for number in range(count):
+            (folder / f"{number:07}.json").hardlink_to(files[number % len(files)])
+        return folder
+
+    def audited(self, folder: Path, jobs: int) -> Run:
+        """Audit them all; a verdict that isn't as it must be ends the benchmark."""
+        command = [sys.executable, "-m", "confide", "audit", str(folder), *self._options, "--jobs", str(jobs)]
+        began = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+            _, status, used = os.wait4(running.pid, 0)
+            running.returncode = os.waitstatus_to_exitcode(status)
+        if running.returncode != ExitCode.DEVELOPMENT:
+            sys.exit(f"confide audit ended with {running.returncode}")
+        return Run(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def speed(folders: Folders) -> str:
+    """How many bundles a second, in one process and in two, start included."""
+    lines = []
+    for what, count, reports in (("of one report", 4_000, 1), ("of a report for each", 1_000, 50)):
+        folder = folders.made(count, reports=reports)
+        runs = [[folders.audited(folder, jobs) for jobs in (1, 2)] for _ in range(AUDITS)]
+        one, two = (statistics.median(count / run.wall for run in column) for column in zip(*runs, strict=True))
+        ratio = statistics.median(first.wall / second.wall for first, second in runs)
+        spent = [statistics.median(run.cpu for run in column) / count * 1e6 for column in zip(*runs, strict=True)]
+        cells = (f"{one:,.0f}/s", f"{two:,.0f}/s", f"{ratio:.2f}", *(f"{each:,.0f} µs" for each in spent))
+        lines.append(f"| {count:,} bundles {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def memory(folders: Folders, most: int) -> str:
+    """The memory of the largest process, by how many bundles there are."""
+    lines = []
+    for jobs in (1, 2):
+        few, many = (folders.audited(folders.made(count + jobs), jobs).memory for count in (FEW, most))
+        lines.append(f"| {jobs} | {few:.0f} MB | {many:.0f} MB | {many / few:.2f} |")
+    return "\n".join(lines)
+
+
+def audits(most: int) -> str:
+    """The section of the page."""
+    with tempfile.TemporaryDirectory(prefix="confide-audits-") as here:
+        folders = Folders(Path(here))
+        return f"""## Folders of bundles
+
+`confide audit FOLDER`, medians of {AUDITS} runs that take turns, from the start of the program to its end. Each bundle
+has one answer with its receipt. A process verifies a report that several bundles hold once.
+
+| | one process | two | two / one | CPU for a bundle | with two |
+| --- | ---: | ---: | ---: | ---: | ---: |
+{speed(folders)}
+
+On {os.cpu_count()} cores, which other work shares: the ratio can't be above what they leave. What a bundle costs in CPU
+includes the start of each process.
+
+The memory of its largest process: names are kept of one folder at a time, outcomes not at all.
+
+| processes | {FEW:,} bundles | {most:,} bundles | ratio |
+| --- | ---: | ---: | ---: |
+{memory(folders, most)}
+"""
+
+
+# The page ------------------------------------------------------------------------------------------------------------
+
+
+def page(most: int) -> str:
+    """The tables."""
     whole, bare_whole = report()
     many, bare_many = (one / RECEIPTS * 1000 for one in receipts())
     shown, empty = start("-m", "confide", "--help"), start("-c", "pass")
@@ -121,15 +229,17 @@ signatures by the same library, or an empty Python. Ratios travel between machin
 | what | measured | yardstick | ratio | goal |
 | --- | ---: | ---: | ---: | --- |
 {chr(10).join(table)}
-"""
+
+{audits(most)}"""
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--most", type=int, default=MOST, help="bundles of the largest folder")
     asked = parser.parse_args()
-    text = page()
+    text = page(asked.most)
     print(text)
     if asked.write is not None:
         asked.write.write_text(text)

@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
-from tests.verify.making import HOST, MODEL, NOW, REQUEST, RESPONSE, made_policy, made_receipt, made_report
+from tests.verify.making import RESPONSE, made_bundle, made_exchange, made_options, made_policy, made_report
 
 from confide.cli import audit_find, audit_tell, run
 from confide.cli.audit_find import Found, Others
 from confide.cli.audit_tell import tell_json, tell_many
 from confide.cli.audit_work import TOGETHER, Audited, AuditStopped, Case, audited
-from confide.verify.audit import audit
-from confide.verify.bundle import MOST_BYTES, Bundle, Exchange
-from confide.verify.firstuse import accepting_anything, policy_from
+from confide.verify.bundle import MOST_BYTES, Bundle
 from confide.verify.material import Material
 
 Captured = pytest.CaptureFixture[str]
@@ -37,35 +34,19 @@ MANY = TOGETHER * 6 + 5
 @cache
 def good() -> Bundle:
     """A bundle of one answer of a development service."""
-    made = made_report()
-    exchange = Exchange(id="chatcmpl-1", model=MODEL, request=REQUEST, response=RESPONSE, receipt=made_receipt())
-    return Bundle(
-        captured_at=NOW,
-        url=f"https://{HOST}",
-        report=made.document,
-        nonce=made.nonce,
-        channel=made.channel,
-        manifest=made.manifest,
-        exchanges=(exchange,),
-    )
+    return made_bundle(made_report(), made_exchange())
 
 
 @cache
 def bad() -> Bundle:
     """The same with a byte more in the answer."""
-    (exchange,) = good().exchanges
-    return structs.replace(good(), exchanges=(structs.replace(exchange, response=RESPONSE + b" "),))
+    return made_bundle(made_report(), made_exchange(response=RESPONSE + b" "))
 
 
 @pytest.fixture(scope="module")
 def accepting(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The options of somebody who accepts that service."""
-    here = tmp_path_factory.mktemp("person")
-    roots = made_report().roots()
-    (here / "roots.pem").write_bytes(made_report().pki.roots_pem())
-    verdict = audit(good(), accepting_anything(), now=NOW, development=roots)
-    (here / "policy.toml").write_text(policy_from(verdict))
-    return ["--policy", str(here / "policy.toml"), "--insecure-dev-root", str(here / "roots.pem")]
+    return made_options(tmp_path_factory.mktemp("person"))
 
 
 def case(**members: Any) -> Case:

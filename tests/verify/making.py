@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,10 @@ from confide.attest.dev import DevMachine
 from confide.attest.dev_pki import Pki, create_pki
 from confide.identity.identity import Identity, Terms
 from confide.identity.roles import EphemeralKeys
+from confide.verify.audit import audit
+from confide.verify.bundle import Bundle, Exchange
 from confide.verify.context import Context
+from confide.verify.firstuse import accepting_anything, policy_from
 from confide.verify.material import Material
 from confide.verify.policy import DstackPolicy, ModelsPolicy, Policy, TdMeasurement, TdxPolicy
 from confide.verify.roots import Root, Roots, development
@@ -321,6 +325,35 @@ def made_upstream(session: Session | str, *, required: bool = True) -> UpstreamV
     """The event that cites a session."""
     name = session if isinstance(session, str) else session.id()
     return UpstreamVerified(result="verified", required=required, model_id="upstream-model", session_id=name)
+
+
+def made_exchange(**members: Any) -> Exchange:
+    """A request and its answer with a good receipt; members replace its own."""
+    given = {"id": "chatcmpl-1", "model": MODEL, "request": REQUEST, "response": RESPONSE, "receipt": made_receipt()}
+    return Exchange(**given | members)
+
+
+def made_bundle(made: Made, *exchanges: Exchange, **members: Any) -> Bundle:
+    """What somebody saved of a report and exchanges; members replace its own."""
+    given: dict[str, Any] = {
+        "captured_at": NOW,
+        "url": f"https://{HOST}",
+        "report": made.document,
+        "nonce": made.nonce,
+        "channel": made.channel,
+        "manifest": made.manifest,
+        "exchanges": exchanges,
+    }
+    return Bundle(**given | members)
+
+
+def made_options(folder: Path) -> list[str]:
+    """The options of a command for somebody who accepts the development machine, and their files."""
+    made = made_report()
+    verdict = audit(made_bundle(made), accepting_anything(), now=NOW, development=made.roots())
+    (folder / "policy.toml").write_text(policy_from(verdict))
+    (folder / "roots.pem").write_bytes(made.pki.roots_pem())
+    return ["--policy", str(folder / "policy.toml"), "--insecure-dev-root", str(folder / "roots.pem")]
 
 
 def failing(ledger: Ledger) -> set[str]:

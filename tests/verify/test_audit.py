@@ -23,11 +23,12 @@ from confide.verify.services import named
 from confide.verify.verdict import ExitCode, Ledger, Verdict
 from tests.verify.making import (
     HOST,
-    MODEL,
     NOW,
     REQUEST,
     RESPONSE,
     Made,
+    made_bundle,
+    made_exchange,
     made_policy,
     made_receipt,
     made_report,
@@ -36,20 +37,7 @@ from tests.verify.making import (
 )
 
 FIXED = made_report()
-EXCHANGE = Exchange(id="chatcmpl-1", model=MODEL, request=REQUEST, response=RESPONSE, receipt=made_receipt())
-
-
-def bundle_of(made: Made, *exchanges: Exchange, **members: Any) -> Bundle:
-    given: dict[str, Any] = {
-        "captured_at": NOW,
-        "url": f"https://{HOST}",
-        "report": made.document,
-        "nonce": made.nonce,
-        "channel": made.channel,
-        "manifest": made.manifest,
-        "exchanges": exchanges,
-    }
-    return Bundle(**given | members)
+EXCHANGE = made_exchange()
 
 
 def judged(bundle: Bundle, made: Made | None = None, policy: Policy | None = None, **given: Any) -> Verdict:
@@ -64,7 +52,7 @@ def problems(verdict: Verdict) -> set[tuple[str, str]]:
 
 def test_a_good_bundle_is_consistent() -> None:
     made = made_report(gpus=1)
-    verdict = judged(bundle_of(made, EXCHANGE, EXCHANGE), made)
+    verdict = judged(made_bundle(made, EXCHANGE, EXCHANGE), made)
     assert (verdict.exit_code, problems(verdict), verdict.hardware) == (ExitCode.DEVELOPMENT, set(), False)
     assert (verdict.subject, verdict.at, verdict.policy) == (f"https://{HOST}", NOW, made_policy().digest())
     assert {f.subject for f in verdict.findings if f.step == "receipt.2"} == {"exchange 1", "exchange 2"}
@@ -75,12 +63,12 @@ def test_a_good_bundle_is_consistent() -> None:
 def test_only_the_exchange_that_is_wrong_is_named() -> None:
     exchanges = [EXCHANGE] * 4
     exchanges[2] = structs.replace(EXCHANGE, response=RESPONSE + b" ")
-    verdict = judged(bundle_of(made_report(), *exchanges))
+    verdict = judged(made_bundle(made_report(), *exchanges))
     assert (verdict.exit_code, problems(verdict)) == (ExitCode.FAILED, {("exchange 3", "receipt.5")})
 
 
 def test_without_the_development_root_nothing_is_established() -> None:
-    verdict = judged(bundle_of(made_report(), EXCHANGE), development=())
+    verdict = judged(made_bundle(made_report(), EXCHANGE), development=())
     assert verdict.exit_code == ExitCode.FAILED
     assert ("exchange 1", "receipt.1") in problems(verdict)
     assert verdict.roots == ()
@@ -96,25 +84,25 @@ MISSING: dict[str, tuple[Exchange, str]] = {
 @pytest.mark.parametrize("name", MISSING)
 def test_an_exchange_that_lacks_something_is_not_enough(name: str) -> None:
     exchange, step = MISSING[name]
-    verdict = judged(bundle_of(made_report(), exchange))
+    verdict = judged(made_bundle(made_report(), exchange))
     assert verdict.exit_code == ExitCode.NOT_ENOUGH
     assert ("exchange 1", step) in problems(verdict)
 
 
 def test_a_report_without_a_recorded_channel_or_nonce_is_not_enough() -> None:
     made = made_report()
-    assert problems(judged(bundle_of(made, channel=None))) == {("", "report.10")}
+    assert problems(judged(made_bundle(made, channel=None))) == {("", "report.10")}
     fresh = made_report(None)
-    assert problems(judged(bundle_of(fresh))) == {("", "report.4")}
+    assert problems(judged(made_bundle(fresh))) == {("", "report.4")}
 
 
 def test_sessions_come_from_the_bundle() -> None:
     session, made = made_session(), made_report(serving="aggregator")
     receipt = made_receipt(forwarded=REQUEST, upstreams=[made_upstream(session)])
     whole = structs.replace(EXCHANGE, receipt=receipt, sessions={session.id(): session.document()})
-    verdict = judged(bundle_of(made, whole))
+    verdict = judged(made_bundle(made, whole))
     assert (verdict.exit_code, problems(verdict)) == (ExitCode.DEVELOPMENT, set())
-    verdict = judged(bundle_of(made, structs.replace(whole, sessions={})))
+    verdict = judged(made_bundle(made, structs.replace(whole, sessions={})))
     assert problems(verdict) == {("exchange 1", "receipt.8")}
 
 
@@ -123,31 +111,33 @@ def test_material_comes_from_the_bundle_or_from_the_side() -> None:
     value = made.value
     item = Item("tdx-collateral", "", json.dumps(value["attestation"]["evidence"].pop("collateral")).encode())
     bare = made.but(value)
-    assert judged(bundle_of(bare)).exit_code == ExitCode.NOT_ENOUGH
-    assert judged(bundle_of(bare, material=(item,))).exit_code == ExitCode.DEVELOPMENT
-    assert judged(bundle_of(bare), material=Material((item,))).exit_code == ExitCode.DEVELOPMENT
+    assert judged(made_bundle(bare)).exit_code == ExitCode.NOT_ENOUGH
+    assert judged(made_bundle(bare, material=(item,))).exit_code == ExitCode.DEVELOPMENT
+    assert judged(made_bundle(bare), material=Material((item,))).exit_code == ExitCode.DEVELOPMENT
 
 
 def test_time_and_age() -> None:
-    week = judged(bundle_of(made_report()), now=NOW + 8 * 86400)
+    week = judged(made_bundle(made_report()), now=NOW + 8 * 86400)
     assert ("", "report.5") in problems(week)
     policy = made_policy(age=policies.AgePolicy(report_days=1))
-    assert problems(judged(bundle_of(made_report(), captured_at=NOW - 2 * 86400), policy=policy)) == {("", "report.11")}
+    assert problems(judged(made_bundle(made_report(), captured_at=NOW - 2 * 86400), policy=policy)) == {
+        ("", "report.11")
+    }
 
 
 def test_a_policy_that_says_nothing_is_refused() -> None:
     for policy in (Policy(), Policy(roots=("intel",))):
         with pytest.raises(PolicyError):
-            audit(bundle_of(made_report()), policy, now=NOW)
+            audit(made_bundle(made_report()), policy, now=NOW)
         with pytest.raises(PolicyError):
             check_report(made_report().saved(), named("aci"), replace(made_report().context(), policy=policy))
 
 
 def test_demanded_claims_are_part_of_the_verdict() -> None:
     policy = made_policy(claims={"gpu_attested": ("hardware_proven",)})
-    assert ("", "claims.2") in problems(judged(bundle_of(made_report()), policy=policy))
+    assert ("", "claims.2") in problems(judged(made_bundle(made_report()), policy=policy))
     made = made_report(gpus=1)
-    assert judged(bundle_of(made), made, policy).exit_code == ExitCode.DEVELOPMENT
+    assert judged(made_bundle(made), made, policy).exit_code == ExitCode.DEVELOPMENT
 
 
 def test_the_report_alone() -> None:
@@ -169,13 +159,13 @@ def test_loose_files_are_a_bundle() -> None:
         exchange=EXCHANGE,
         url=f"https://{HOST}",
     )
-    assert parts == bundle_of(made, EXCHANGE)
+    assert parts == made_bundle(made, EXCHANGE)
     assert judged(parts).exit_code == ExitCode.DEVELOPMENT
     assert audit_parts(made.document, captured_at=NOW).exchanges == ()
 
 
 def test_reports_of_no_known_format() -> None:
-    for bundle in (bundle_of(made_report(), report=b"{}"), bundle_of(made_report(), service="nobody")):
+    for bundle in (made_bundle(made_report(), report=b"{}"), made_bundle(made_report(), service="nobody")):
         with pytest.raises(ConfideError):
             judged(bundle)
 
@@ -183,7 +173,7 @@ def test_reports_of_no_known_format() -> None:
 def test_an_older_service_signs_and_gives_no_receipts() -> None:
     """A report of the other kind: what is missing is named as that kind's."""
     exchange = structs.replace(EXCHANGE, receipt=None, signature=b"{}")
-    verdict = judged(bundle_of(made_report(), exchange))
+    verdict = judged(made_bundle(made_report(), exchange))
     assert ("exchange 1", "receipt.1") in problems(verdict)
     assert any(step.startswith("signature.") for _, step in problems(verdict))
 
@@ -202,7 +192,7 @@ def test_an_exchange_of_a_service_without_keysets_needs_a_signature(signature: b
 
 def different() -> list[Bundle]:
     """Bundles that share a report with the first, or nearly: each is to be judged by what it says itself."""
-    first = bundle_of(FIXED, EXCHANGE)
+    first = made_bundle(FIXED, EXCHANGE)
     assert FIXED.channel is not None
     broken = structs.replace(EXCHANGE, response=RESPONSE + b" ")
     item = Item("tdx-collateral", "", b"{}")
@@ -212,20 +202,20 @@ def different() -> list[Bundle]:
     routed = structs.replace(EXCHANGE, receipt=receipt, sessions={session.id(): session.document()})
     return [
         first,
-        bundle_of(FIXED, broken, EXCHANGE),
-        bundle_of(FIXED, EXCHANGE, nonce="ab" * 32),
-        bundle_of(FIXED, EXCHANGE, nonce=None),
-        bundle_of(FIXED, EXCHANGE, channel=None),
-        bundle_of(FIXED, EXCHANGE, channel=replace(FIXED.channel, host="other.example")),
-        bundle_of(FIXED, EXCHANGE, manifest=None),
-        bundle_of(FIXED, EXCHANGE, report=FIXED.document + b" "),
-        bundle_of(FIXED, EXCHANGE, report=FIXED.document[:-1], service="aci"),
-        bundle_of(FIXED, EXCHANGE, captured_at=NOW - 90 * 86400),
-        bundle_of(FIXED, EXCHANGE, service="vllm-proxy"),
-        bundle_of(FIXED, EXCHANGE, material=(item,)),
-        bundle_of(FIXED, EXCHANGE, url="https://another.example"),
-        bundle_of(aggregator, routed),
-        bundle_of(aggregator),
+        made_bundle(FIXED, broken, EXCHANGE),
+        made_bundle(FIXED, EXCHANGE, nonce="ab" * 32),
+        made_bundle(FIXED, EXCHANGE, nonce=None),
+        made_bundle(FIXED, EXCHANGE, channel=None),
+        made_bundle(FIXED, EXCHANGE, channel=replace(FIXED.channel, host="other.example")),
+        made_bundle(FIXED, EXCHANGE, manifest=None),
+        made_bundle(FIXED, EXCHANGE, report=FIXED.document + b" "),
+        made_bundle(FIXED, EXCHANGE, report=FIXED.document[:-1], service="aci"),
+        made_bundle(FIXED, EXCHANGE, captured_at=NOW - 90 * 86400),
+        made_bundle(FIXED, EXCHANGE, service="vllm-proxy"),
+        made_bundle(FIXED, EXCHANGE, material=(item,)),
+        made_bundle(FIXED, EXCHANGE, url="https://another.example"),
+        made_bundle(aggregator, routed),
+        made_bundle(aggregator),
         first,
     ]
 
@@ -245,12 +235,12 @@ def test_of_many_bundles_each_has_the_verdict_that_it_has_alone(kept: int) -> No
 def test_a_report_is_verified_once_for_all_that_hold_exactly_it() -> None:
     auditor = Auditor(made_policy(), development=FIXED.roots())
     for exchange in (EXCHANGE, structs.replace(EXCHANGE, receipt=None), Exchange()):
-        auditor.audit(bundle_of(FIXED, exchange), now=NOW)
+        auditor.audit(made_bundle(FIXED, exchange), now=NOW)
     assert len(auditor._kept) == 1
-    auditor.audit(bundle_of(FIXED, EXCHANGE), now=NOW + 1)
+    auditor.audit(made_bundle(FIXED, EXCHANGE), now=NOW + 1)
     assert len(auditor._kept) == 2
     for second in range(100):
-        auditor.audit(bundle_of(FIXED), now=NOW + second)
+        auditor.audit(made_bundle(FIXED), now=NOW + second)
     assert len(auditor._kept) == 16
 
 
@@ -278,9 +268,9 @@ def test_no_bytes_break_an_audit(data: st.DataObject) -> None:
 
     made, which = FIXED, data.draw(st.sampled_from(["report", "receipt", "manifest", "request"]))
     if which in ("report", "manifest"):
-        bundle = bundle_of(made, good, **{which: spliced(getattr(bundle_of(made), which))}, service="aci")
+        bundle = made_bundle(made, good, **{which: spliced(getattr(made_bundle(made), which))}, service="aci")
     else:
-        bundle = bundle_of(made, structs.replace(good, **{which: spliced(getattr(good, which))}))
+        bundle = made_bundle(made, structs.replace(good, **{which: spliced(getattr(good, which))}))
     assert judged(bundle).exit_code in set(ExitCode)
 
 
@@ -303,13 +293,13 @@ def test_the_catalogue_has_every_kind_once_and_numbers_from_one() -> None:
 def test_every_finding_is_in_the_catalogue() -> None:
     made = made_report(gpus=1)
     known = {step.id: step.title for kind in catalogue() for step in kind.steps}
-    for finding in judged(bundle_of(made, EXCHANGE), made, made_policy(gpu=GpuPolicy(required=True))).findings:
+    for finding in judged(made_bundle(made, EXCHANGE), made, made_policy(gpu=GpuPolicy(required=True))).findings:
         assert known[finding.step] == finding.title
 
 
 def test_eight_gpus() -> None:
     made = made_report(gpus=8)
-    bundle, roots, policy = bundle_of(made), made.roots(), made_policy()
+    bundle, roots, policy = made_bundle(made), made.roots(), made_policy()
     verdict = audit(bundle, policy, now=NOW, development=roots)
     assert verdict.exit_code == ExitCode.DEVELOPMENT
     assert len({one.subject for one in verdict.findings if one.step == "gpu.3"}) == 8
