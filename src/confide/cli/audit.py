@@ -33,19 +33,31 @@ _LOOSE: Final = "Loose files"
 _MOST_JOBS: Final = 256
 
 
+_Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[FILE]...",
+        help="Bundles: files, *.jsonl files with one on each line, or folders with such files at any depth.",
+        show_default=False,
+    ),
+]
+_Steps = Annotated[
+    bool, typer.Option("--steps", help="Show every step of every bundle, not only those that did not pass.")
+]
+_Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", metavar="N", min=1, max=_MOST_JOBS, help="How many processes audit; by default one for each core."
+    ),
+]
+
+
 def _file(name: str, help: str) -> Any:
     return typer.Option(f"--{name}", metavar="FILE", help=help, rich_help_panel=_LOOSE)
 
 
 def audit(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[FILE]...",
-            help="Bundles: files, *.jsonl files with one on each line, or folders with such files at any depth.",
-            show_default=False,
-        ),
-    ] = None,
+    paths: _Paths = None,
     policy: Policy = None,
     dev_root: DevRoot = None,
     collateral: Collateral = None,
@@ -80,15 +92,8 @@ def audit(
         typer.Option("--session", metavar="FILE", help="A session that the receipt cites.", rich_help_panel=_LOOSE),
     ] = None,
     service: ServiceName = "auto",
-    steps: Annotated[
-        bool, typer.Option("--steps", help="Show every step of every bundle, not only those that did not pass.")
-    ] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", metavar="N", min=1, max=_MOST_JOBS, help="How many processes audit; by default one for each core."
-        ),
-    ] = None,
+    steps: _Steps = False,
+    jobs: _Jobs = None,
     as_json: Json = False,
 ) -> None:
     """Check saved evidence, receipts and answers again. Never uses a network.

@@ -162,7 +162,7 @@ def _said_of_model(model: str | None, manifest: Manifest | None, bound: str | No
         return f"{name}; no manifest says what that is"
     if manifest is None:
         return f"{name}, of the manifest {bound}"
-    listed = any(model in (entry.id, *entry.aliases) for entry in manifest.models)
+    listed = any(entry.id == model or model in entry.aliases for entry in manifest.models)
     return f"{name}, {'which' if listed else 'NOT one that'} the manifest lists"
 
 
