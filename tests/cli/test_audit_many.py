@@ -166,7 +166,7 @@ from pathlib import Path
 
 work = Work(Case(None, (), Material(), None))  # what it needs is read before
 os.geteuid() or os.setuid(65534)  # root may read everything
-for one in work.all(files([Path(sys.argv[1])], Others())):
+for one in work.all(files(map(Path, sys.argv[1:]), Others())):
     print(one.code, one.problem)
 """
 
@@ -175,10 +175,13 @@ def test_what_nobody_may_read() -> None:
     with tempfile.TemporaryDirectory() as here:
         Path(here).chmod(0o755)
         (Path(here) / "closed").mkdir(mode=0)
+        inner = Path(here) / "closed" / "inner.json"
         (Path(here) / "secret.json").write_bytes(good().encode())
         (Path(here) / "secret.json").chmod(0)
-        done = subprocess.run([sys.executable, "-c", AS_NOBODY, here], capture_output=True, text=True, check=False)
-    expected = [f"2 {here}/{name} can't be read: Permission denied" for name in ("closed", "secret.json")]
+        command = [sys.executable, "-c", AS_NOBODY, here, inner]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    names = (Path(here) / "closed", Path(here) / "secret.json", inner)
+    expected = [f"2 {name} can't be read: Permission denied" for name in names]
     assert done.stdout.splitlines() == expected, done.stderr
 
 

@@ -48,11 +48,16 @@ class Others:
 def files(paths: Iterable[Path], others: Others) -> Iterator[Found]:
     """The files that are named, and those in the folders that are named: what ends in ``.json`` or ``.jsonl``."""
     for path in paths:
-        if path.is_dir():
+        try:
+            kind = path.stat()
+        except OSError as failed:
+            yield _unreadable(path, failed)
+            continue
+        if stat.S_ISDIR(kind.st_mode):
             nothing = Found(shown(path), path, problem=f"the folder {shown(path)} holds no *{BUNDLE} or *{LINES} file")
             yield from _or(_inside(path, others), nothing)
         else:
-            yield _file(path)
+            yield Found(shown(path), path, size=kind.st_size)
 
 
 def bundles(found: Iterable[Found]) -> Iterator[Found]:
@@ -74,13 +79,6 @@ def _or(found: Iterator[Found], nothing: Found) -> Iterator[Found]:
     yield from found
 
 
-def _file(path: Path) -> Found:
-    try:
-        return Found(shown(path), path, size=path.stat().st_size)
-    except OSError as failed:
-        return _unreadable(path, failed)
-
-
 def _unreadable(path: Path, failed: OSError) -> Found:
     return _problem(path, f"can't be read: {failed.strerror}")
 
@@ -94,21 +92,19 @@ def _problem(path: Path, why: str) -> Found:
 
 def _inside(folder: Path, others: Others) -> Iterator[Found]:
     """What is in a folder, depth first. Links to folders are not followed, so that none leads around in a circle."""
-    way = [_entries(folder)]
+    way = [_entries(folder, others)]
     while way:
         one = next(way[-1], None)
         if one is None:
             way.pop()
         elif isinstance(one, Found):
             yield one
-        elif one.is_dir():
-            way.append(_entries(one))
         else:
-            others.count += 1
+            way.append(_entries(one, others))
 
 
-def _entries(folder: Path) -> Iterator[Found | Path]:
-    """What to audit, in the order of the names; the path alone of folders, and of files that are called otherwise."""
+def _entries(folder: Path, others: Others) -> Iterator[Found | Path]:
+    """What to audit, and folders, in the order of the names."""
     try:
         names = sorted(child.name for child in folder.iterdir())
     except OSError as failed:
@@ -124,7 +120,7 @@ def _entries(folder: Path) -> Iterator[Found | Path]:
         if stat.S_ISDIR(kind.st_mode):
             yield _problem(path, "is a link to a folder: name that folder itself") if is_link else path
         elif path.suffix.lower() not in (BUNDLE, LINES):
-            yield path
+            others.count += 1
         elif stat.S_ISREG(kind.st_mode):
             yield Found(shown(path), path, size=kind.st_size)
         else:

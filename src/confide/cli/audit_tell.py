@@ -18,6 +18,7 @@ from confide.cli import console, verdicts
 from confide.cli.audit_find import Others
 from confide.cli.audit_work import Audited, as_json
 from confide.verify.policy import Policy
+from confide.verify.verdict import ExitCode
 
 EVERY: Final = 10.0
 """Seconds between two lines of progress where no bar can be shown."""
@@ -84,6 +85,8 @@ def _in_the_end(codes: Codes, others: Others) -> Iterator[str]:
     there = [code for code in verdicts.WORST_FIRST if code in codes]
     said = (f"{codes[code]:,} {verdicts.in_short(code)[0]} (exit code {code.value})" for code in there)
     yield f"{codes.total():,} bundles: {'; '.join(said)}"
+    if ExitCode.FAILED in codes:
+        yield "docs/verify.md says what each step proves, and how to check it by hand."
     if others.count:
         yield f"{others.count:,} files with other names than *.json and *.jsonl were not looked at."
     if len(there) > 1:
