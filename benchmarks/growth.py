@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.doubles import Client, ScriptedEngine, app_with, chat_body
 
-from confide.api.chat import PATH
 from confide.seal.aci_v2 import seal_request, service_key
 from confide.seal.client import SealedCall
 from confide.seal.headers import Offer, negotiate
@@ -47,6 +46,7 @@ BEGAN: Final = 1_700_000_000
 """When the first row was made; one more each second."""
 PRUNED: Final = 2_000
 """Rows that retention deletes in each round."""
+PATH: Final = "/v1/chat/completions"
 ANSWER: Final = b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[]}'
 
 Measure = Callable[[], Awaitable[float]]
