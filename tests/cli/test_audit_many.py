@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -20,9 +22,9 @@ from typing import Any
 import pytest
 from tests.verify.making import RESPONSE, made_bundle, made_exchange, made_options, made_policy, made_report
 
-from confide.cli import audit_find, audit_tell, run
+from confide.cli import audit_find, run
 from confide.cli.audit_find import Found, Others
-from confide.cli.audit_tell import tell_json, tell_many
+from confide.cli.audit_tell import screen, tell_json, tell_many
 from confide.cli.audit_work import TOGETHER, Audited, AuditStopped, Case, audited
 from confide.verify.bundle import MOST_BYTES, Bundle
 from confide.verify.material import Material
@@ -337,44 +339,59 @@ def test_json_is_one_document_and_comes_as_it_is_made(capsys: Captured) -> None:
 
 def test_lines_come_as_they_are_made(capsys: Captured) -> None:
     seen: list[str] = []
-    tell_many(watching(capsys, seen), made_policy(), Others(), every_step=False)
+    with screen(lambda: 0, above=True) as to:
+        tell_many(watching(capsys, seen), made_policy(), Others(), to, every_step=False)
     assert seen[1:] == ["a: consistent, development root\n", "b: no verdict\n"]
     assert "3 bundles: 1 no verdict (exit code 2); 2 consistent" in capsys.readouterr().out
 
 
 def test_names_cannot_move_the_cursor(capsys: Captured) -> None:
-    tell_many(iter([Audited("\x1b[2Jx\u202e", 2, problem="\x1b]0;x\x07")]), made_policy(), Others(), every_step=False)
+    hostile = Audited("\x1b[2Jx\u202e", 2, problem="\x1b]0;x\x07")
+    with screen(lambda: 0, above=True) as to:
+        tell_many([hostile], made_policy(), Others(), to, every_step=False)
     said = capsys.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & {*said.out, *said.err}
 
 
 def test_where_nobody_watches_a_line_tells_how_far_it_is(capsys: Captured) -> None:
     now = itertools.chain([0.0], iter(range(4, 40, 4)))
-    with audit_tell.progress(lambda: pytest.fail("no bar, no total"), clock=lambda: float(next(now))) as advance:
-        for _ in range(6):
-            advance(Audited("x", 0))
+    with screen(lambda: pytest.fail("no bar, no total"), above=True, clock=lambda: float(next(now))) as to:
+        assert len(list(to.watched([Audited("x", 0)] * 6))) == 6
     assert capsys.readouterr().err == "3 bundles audited ...\n5 bundles audited ...\n"
 
 
-def test_on_a_terminal_there_is_a_bar_and_the_output_stays_clean(
-    tmp_path: Path, one: Path, accepting: list[str]
-) -> None:
-    many = linked(tmp_path / "many", one, TOGETHER * 3)
+def on_a_terminal(*arguments: object, alone: bool = False) -> tuple[str, str]:
+    """What reaches a terminal, as its screen has it in the end, and what stdout says where it is ``alone``."""
     ours, theirs = pty.openpty()
-    running = program(many, *accepting, stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"})
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "50"}
+    stdout = subprocess.PIPE if alone else theirs
+    running = program(*arguments, stdout=stdout, stderr=theirs, env=environment)
     os.close(theirs)
+    said = running.stdout.read() if running.stdout else ""
     shown = b""
-    assert running.stdout is not None
-    out = running.stdout.read()
-    try:
+    with contextlib.suppress(OSError):  # the terminal's other side was closed
         while piece := os.read(ours, 4096):
             shown += piece
-    except OSError:  # the terminal's other side was closed
-        pass
     os.close(ours)
-    assert running.wait() == 3
-    running.stdout.close()
-    assert b"Auditing" in shown
-    assert b"bundles" in shown
-    assert "\x1b" not in out
-    assert out.startswith(f"{many}/000000.json: consistent, development root\n")
+    running.communicate()
+    assert running.returncode == 3
+    return shown.decode(), said
+
+
+def test_the_bar_is_on_stderr_and_the_output_stays_clean(tmp_path: Path, one: Path, accepting: list[str]) -> None:
+    many = linked(tmp_path / "many", one, TOGETHER * 3)
+    shown, said = on_a_terminal(many, *accepting, alone=True)
+    assert "Auditing" in shown
+    assert "bundles" in shown
+    assert "\x1b" not in said
+    assert said.startswith(f"{many}/000000.json: consistent, development root\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--steps"]])
+def test_what_is_said_stands_above_the_bar(tmp_path: Path, one: Path, accepting: list[str], options: list[str]) -> None:
+    many = linked(tmp_path / "many", one, TOGETHER + 1)
+    shown, _ = on_a_terminal(many, *accepting, *options)
+    lines = re.split(r"\r?\n|\r", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
+    assert ("Auditing" in shown) == (not options)
+    assert not [line for line in lines if "Auditing" in line and "consistent" in line]
+    assert sum("000032.json" in line for line in lines) == 1

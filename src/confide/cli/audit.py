@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -14,7 +14,7 @@ import typer
 
 from confide.cli import audit_find, files, verdicts
 from confide.cli.audit_find import Others
-from confide.cli.audit_tell import progress, tell_json, tell_many, tell_one, watched
+from confide.cli.audit_tell import screen, tell_json, tell_many, tell_one
 from confide.cli.audit_work import Audited, Case, Shown, Work, audited
 from confide.cli.options import Collateral, DevRoot, Json, Policy, ServiceName
 from confide.cli.reach import now, read_roots
@@ -127,7 +127,7 @@ def audit(
         exchange=_exchange(receipt, signature, request, response, session or ()),
         service="" if service == "auto" else service,
     )
-    raise typer.Exit(_tell([Work(case).judged(str(report), parts)], Others(), case, is_one=True, as_json=as_json))
+    raise typer.Exit(_tell_one(Work(case).judged(str(report), parts), case, Others(), as_json=as_json))
 
 
 def _audited(paths: Sequence[Path], case: Case, jobs: int) -> ExitCode:
@@ -140,20 +140,22 @@ def _audited(paths: Sequence[Path], case: Case, jobs: int) -> ExitCode:
         case = replace(case, shown="steps")
     outcomes = audited(chain(first, found), case, jobs)
     if is_one:
-        return _tell(outcomes, others, case, is_one=True, as_json=as_json)
-    with progress(lambda: sum(file.size for file in audit_find.files(paths, Others()))) as advance:
-        return _tell(watched(outcomes, advance), others, case, is_one=False, as_json=as_json)
+        return _tell_one(next(outcomes), case, others, as_json=as_json)
+    with screen(lambda: _size(paths), above=case.shown == "problems") as to:
+        watched = to.watched(outcomes)
+        if as_json:
+            return verdicts.worst(tell_json(watched, case.policy, others))
+        return verdicts.worst(tell_many(watched, case.policy, others, to, every_step=case.shown == "steps"))
 
 
-def _tell(outcomes: Iterable[Audited], others: Others, case: Case, *, is_one: bool, as_json: bool) -> ExitCode:
-    if as_json:
-        codes = tell_json(outcomes, case.policy, others)
-    elif is_one:
-        (one,) = outcomes
-        codes = tell_one(one, case.policy)
-    else:
-        codes = tell_many(outcomes, case.policy, others, every_step=case.shown == "steps")
+def _tell_one(one: Audited, case: Case, others: Others, *, as_json: bool) -> ExitCode:
+    codes = tell_json([one], case.policy, others) if as_json else tell_one(one, case.policy)
     return verdicts.worst(codes)
+
+
+def _size(paths: Sequence[Path]) -> int:
+    """How many bytes there are to audit."""
+    return sum(file.size for file in audit_find.files(paths, Others()))
 
 
 def _cores() -> int:

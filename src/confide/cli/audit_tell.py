@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import typer
@@ -41,23 +42,23 @@ def tell_one(one: Audited, policy: Policy | None) -> Codes:
     return Codes([one.code])
 
 
-def tell_many(audited: Iterable[Audited], policy: Policy | None, others: Others, *, every_step: bool) -> Codes:
+def tell_many(
+    audited: Iterable[Audited], policy: Policy | None, others: Others, to: Screen, *, every_step: bool
+) -> Codes:
     """A line for each bundle, with what did not pass below it, or with all steps; in the end how many of each kind."""
-    codes, out = Codes(), console.stdout()
+    codes = Codes()
     for one in audited:
         codes[one.code] += 1
         word, style = verdicts.in_short(one.code)
-        _line(out, f"{one.name}: {word}", style)
+        _line(to.out, f"{one.name}: {word}", style)
         if one.verdict is None:
-            console.fail(one.problem)
+            console.fail(one.problem, to=to.err)
         elif every_step:
             verdicts.show(one.verdict, policy)
-        else:
-            verdicts.show_steps(one.verdict.findings, out)
-    for line in _in_the_end(codes, others):
-        console.say(line)
-    for line in verdicts.advice_on_policy(policy):
-        console.say(line)
+        elif one.verdict.findings:
+            verdicts.show_steps(one.verdict.findings, to.out)
+    for line in (*_in_the_end(codes, others), *verdicts.advice_on_policy(policy)):
+        _line(to.out, line, "")
     return codes
 
 
@@ -96,36 +97,46 @@ def _in_the_end(codes: Codes, others: Others) -> Iterator[str]:
 # Meanwhile -----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where lines and problems go, and whom to tell of each bundle."""
+
+    out: Console
+    err: Console
+    advance: Callable[[Audited], None]
+
+    def watched(self, audited: Iterable[Audited]) -> Iterator[Audited]:
+        """The same, with progress."""
+        for one in audited:
+            self.advance(one)
+            yield one
+
+
 @contextmanager
-def progress(
-    total: Callable[[], int], clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[Audited], None]]:
+def screen(total: Callable[[], int], *, above: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Screen]:
     """Show on stderr how far it is: a bar on a terminal, else a line now and then.
 
     Args:
         total: how many bytes there are to read; asked only for a bar.
+        above: whether all that is said goes through the screen, so that it may share a terminal with a bar.
         clock: in seconds.
     """
-    err = console.stderr()
-    if not err.is_terminal:
-        yield _Lines(clock).advance
+    out, err = console.stdout(), console.stderr()
+    if not err.is_terminal or (out.is_terminal and not above):
+        yield Screen(out, err, _Lines(err, clock).advance)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("Auditing"), BarColumn(), TextColumn("{task.fields[count]:,} bundles"), TimeRemainingColumn())
-    # Lines on the same terminal stay above the bar; a file that stdout leads to gets its lines itself.
-    with Progress(*columns, console=err, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=total(), count=0)
-
-        def advance(one: Audited) -> None:
-            count = bar.tasks[0].fields["count"] + 1
-            bar.update(task, advance=one.size, count=count)
-
-        yield advance
+    shared = out if out.is_terminal else err  # what is printed through the bar's own console stands above the bar
+    with Progress(*columns, console=shared, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        task, count = bar.add_task("", total=total(), count=0), itertools.count(1)
+        yield Screen(out, shared, lambda one: bar.update(task, advance=one.size, count=next(count)))
 
 
 class _Lines:
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, err: Console, clock: Callable[[], float]) -> None:
+        self._err = err
         self._clock = clock
         self._next = clock() + EVERY
         self._count = 0
@@ -134,11 +145,4 @@ class _Lines:
         self._count += 1
         if self._clock() >= self._next:
             self._next += EVERY
-            console.note(f"{self._count:,} bundles audited ...")
-
-
-def watched(audited: Iterable[Audited], advance: Callable[[Audited], None]) -> Iterator[Audited]:
-    """The same, with progress."""
-    for one in audited:
-        advance(one)
-        yield one
+            console.note(f"{self._count:,} bundles audited ...", to=self._err)

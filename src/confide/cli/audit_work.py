@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -171,16 +171,18 @@ def _shared(batches: Iterable[list[Found]], case: Case, jobs: int) -> Iterator[l
     numbered = enumerate(batches)
     busy: dict[Connection, int] = {}
     done: dict[int, list[Audited]] = {}
+    idle: list[Connection] = []
     given = shown = 0
-    with _workers(case, jobs) as idle:
+    with _starting(case) as start:
         while True:
-            while idle and given - shown < jobs * _AHEAD and (batch := next(numbered, None)):
-                _give(idle[-1], batch[1])
-                busy[idle.pop()], given = batch[0], given + 1
+            while given - shown < jobs * _AHEAD and len(busy) < jobs and (batch := next(numbered, None)):
+                pipe = idle.pop() if idle else start()
+                _give(pipe, batch[1])
+                busy[pipe], given = batch[0], given + 1
             if not busy:
                 return
-            for pipe in wait(list(busy)):
-                assert isinstance(pipe, Connection)
+            ready = wait(list(busy))
+            for pipe in [one for one in busy if one in ready]:
                 done[busy.pop(pipe)] = _taken(pipe)
                 idle.append(pipe)
             while shown in done:
@@ -189,26 +191,28 @@ def _shared(batches: Iterable[list[Found]], case: Case, jobs: int) -> Iterator[l
 
 
 @contextmanager
-def _workers(case: Case, jobs: int) -> Iterator[list[Connection]]:
-    """The pipes of new processes, which end with this block, whatever they are doing.
+def _starting(case: Case) -> Iterator[Callable[[], Connection]]:
+    """Starts a process at each call, and gives its pipe. They end with this block, whatever they are doing.
 
     They are started while the terminal's interrupt is ignored, which they inherit: it is for this process alone.
     """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as ending:
-        pipes: list[Connection] = []
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        ending.callback(signal.signal, signal.SIGINT, before)
-        for _ in range(jobs):
+
+        def start() -> Connection:
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, case), name="confide-audit", daemon=True)
-            process.start()
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                process.start()
+            finally:
+                signal.signal(signal.SIGINT, before)
             ending.callback(process.join)
             ending.callback(process.terminate)
             theirs.close()
-            pipes.append(ours)
-        signal.signal(signal.SIGINT, before)
-        yield pipes
+            return ours
+
+        yield start
 
 
 def _work(pipe: Connection, case: Case) -> None:

@@ -28,14 +28,14 @@ def say(text: str, style: str = "") -> None:
     stdout().print(Text(clean(text), style=style), soft_wrap=True)
 
 
-def note(text: str, style: str = "dim") -> None:
-    """One line on stderr."""
-    stderr().print(Text(clean(text), style=style), soft_wrap=True)
+def note(text: str, style: str = "dim", to: Console | None = None) -> None:
+    """One line on stderr, or on the console that has a bar there."""
+    (to or stderr()).print(Text(clean(text), style=style), soft_wrap=True)
 
 
-def fail(text: str) -> None:
-    """One red line on stderr."""
-    note(f"Error: {' '.join(text.split())}", style="bold red")
+def fail(text: str, to: Console | None = None) -> None:
+    """One red line on stderr, or on the console that has a bar there."""
+    note(f"Error: {' '.join(text.split())}", "bold red", to)
 
 
 def clean(text: str) -> str:
