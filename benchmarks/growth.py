@@ -30,9 +30,9 @@ from tests.doubles import Client, ScriptedEngine, app_with, chat_body
 from confide.seal.aci_v2 import seal_request, service_key
 from confide.seal.client import SealedCall
 from confide.seal.headers import Offer, negotiate
-from confide.store.database import open_database
 from confide.store.keys import KeyRing, KeyStore
 from confide.store.receipts import ReceiptRow, ReceiptStore, ReceiptWriter
+from confide.store.sqlite import SqliteFile
 from confide.wire.aci import X25519_SUITE
 
 ROUNDS: Final = 7
@@ -107,7 +107,7 @@ FROM n
 
 def fill(path: Path, rows: int) -> None:
     """A store with so many receipts, written in one piece."""
-    db = open_database(path)
+    db = SqliteFile(path).session()
     for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -500000"):
         db.execute(f"PRAGMA {pragma}")
     db.execute("BEGIN")
@@ -123,9 +123,9 @@ class Filled:
     def __init__(self, path: Path, rows: int, closing: ExitStack) -> None:
         fill(path, rows)
         self.rows = rows
-        self.writer = ReceiptWriter(path)
+        self.writer = ReceiptWriter(SqliteFile(path))
         closing.callback(self.writer.close)
-        self.reader = closing.enter_context(ReceiptStore(path))
+        self.reader = closing.enter_context(ReceiptStore(SqliteFile(path)))
         self._made = itertools.count(rows)
         self._kept_from = BEGAN
 
@@ -241,11 +241,11 @@ class Keyed:
 
     def __init__(self, path: Path, count: int, closing: ExitStack) -> None:
         self.count = count
-        self._store = closing.enter_context(KeyStore(path))
-        self._writer = ReceiptWriter(path)
+        self._store = closing.enter_context(KeyStore(SqliteFile(path)))
+        self._writer = ReceiptWriter(SqliteFile(path))
         closing.callback(self._writer.close)
         others = ((f"key_{number:012x}", f"name{number}", secrets.token_bytes(32)) for number in range(count - 1))
-        db = open_database(path)
+        db = SqliteFile(path).session()
         db.execute("BEGIN")
         db.executemany("INSERT INTO api_key (id, name, digest, created) VALUES (?, ?, ?, 1)", others)
         db.execute("COMMIT")
