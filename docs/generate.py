@@ -123,6 +123,13 @@ one. It is never on the address that clients use. On a loopback address it asks 
 `metrics_token_file`, a file with the word that Prometheus sends as a bearer token (`authorization: credentials_file`).
 It is plain HTTP: keep it on a network that you trust with the numbers.
 
+```yaml
+scrape_configs:
+  - job_name: confide
+    static_configs: [{{targets: ["10.0.0.11:9464", "10.0.0.12:9464"]}}]
+    authorization: {{credentials_file: /etc/prometheus/confide-token}}
+```
+
 All processes of one server (`workers`) count together, and whichever is asked tells of all. A process that is started
 anew goes on where the one before was. Counters begin at 0 when the server starts.
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from confide.api.app import build_metrics
 from confide.api.auth import Doorman, Token
 from confide.api.endpoint import ENDPOINTS
-from confide.api.metrics import Layout, Metrics, memory
+from confide.api.metrics import Layout, MeteredSink, Metrics, memory
+from confide.api.proof import ReceiptSink
+from confide.api.seen import Meter, NoMeter
 from confide.config import Settings
 from confide.listening import Beside, bind
 from confide.route.models import ServedModel
 from confide.route.replicas import Replicas
 from confide.secret import one_line
+
+LOOK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,6 @@ class Board:
     memory: Any
     listener: socket.socket
     token: str | None
-
-    def metrics(self, row: int) -> Metrics:
-        """Those that one process counts."""
-        return Metrics(self.layout, self.memory, row)
 
 
 def board(settings: Settings, models: Sequence[str]) -> Board | None:
@@ -50,27 +50,55 @@ def board(settings: Settings, models: Sequence[str]) -> Board | None:
     return Board(layout, memory(layout, settings.workers), listener, token)
 
 
-@asynccontextmanager
-async def told(board: Board, metrics: Metrics) -> AsyncIterator[None]:
-    """Answer ``GET /metrics`` until the end of the block."""
-    doorman = Doorman(None if board.token is None else Token(board.token).find)
-    server = Beside(build_metrics(metrics.text, doorman))
-    task = asyncio.create_task(server.serve(sockets=[board.listener]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await asyncio.gather(task, return_exceptions=True)
+class Observer:
+    """Counts what one process of a server does, where the settings ask for it.
+
+    Args:
+        board: what all processes share; None to count nothing.
+        row: which of them this is.
+    """
+
+    def __init__(self, board: Board | None, row: int) -> None:
+        self._board = board
+        self._metrics = None if board is None else Metrics(board.layout, board.memory, row)
+
+    @property
+    def meter(self) -> Meter:
+        """Who counts requests and reports."""
+        return NoMeter() if self._metrics is None else self._metrics
+
+    def sink(self, sink: ReceiptSink) -> ReceiptSink:
+        """A sink of receipts, counted."""
+        return sink if self._metrics is None else MeteredSink(sink, self._metrics)
+
+    @asynccontextmanager
+    async def telling(self, served: Sequence[ServedModel]) -> AsyncIterator[None]:
+        """Answer ``GET /metrics``, and look at the engines every second, until the end of the block."""
+        if self._board is None or self._metrics is None:
+            yield
+            return
+        token = self._board.token
+        server = Beside(build_metrics(self._metrics.text, Doorman(None if token is None else Token(token).find)))
+        answering = asyncio.create_task(server.serve(sockets=[self._board.listener]))
+        looking = asyncio.create_task(_look_for_ever(self._metrics, served))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            looking.cancel()
+            await asyncio.gather(answering, looking, return_exceptions=True)
 
 
-def looking(metrics: Metrics, served: Sequence[ServedModel]) -> Callable[[], None]:
-    """A chore that notes how the engines stand."""
+async def _look_for_ever(metrics: Metrics, served: Sequence[ServedModel]) -> None:
+    while True:
+        look(metrics, served)
+        await asyncio.sleep(LOOK_SECONDS)
 
-    def look() -> None:
-        for model in served:
-            _note(metrics, model)
 
-    return look
+def look(metrics: Metrics, served: Sequence[ServedModel]) -> None:
+    """Note how the engines stand."""
+    for model in served:
+        _note(metrics, model)
 
 
 def _note(metrics: Metrics, model: ServedModel) -> None:

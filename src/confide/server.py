@@ -24,9 +24,7 @@ from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
 from confide.api.fetch import PinnedFetcher
 from confide.api.images import ImagePolicy
-from confide.api.metrics import MeteredSink
 from confide.api.proof import Prover
-from confide.api.seen import NoMeter
 from confide.api.vision import ImageRules
 from confide.attest.choose import Places, Sources, choose
 from confide.config import Settings
@@ -35,7 +33,7 @@ from confide.identity.custodian import Custodian
 from confide.identity.identity import Terms
 from confide.identity.roles import EphemeralKeys
 from confide.listening import Server, Stages, base_url, bind, ending_on_signals, run_loop
-from confide.observing import Board
+from confide.observing import Board, Observer
 from confide.route.models import ModelTable, ServedModel
 from confide.serving_models import Models, Prepared, Secrets
 from confide.store import open as stores
@@ -50,7 +48,6 @@ log = logging.getLogger("confide.server")
 REFRESH_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
 ORDER_SECONDS: Final = 60.0
-LOOK_SECONDS: Final = 1.0
 DAY: Final = 24 * 3600
 MOST_COLLATERAL: Final = 4 * 1024 * 1024
 
@@ -129,8 +126,7 @@ async def _serve(
     ready: Callable[[], object],
 ) -> None:
     """Engines first, since they know their versions; then the manifest, which all keys are bound to; then the rest."""
-    board = shared.board
-    metrics = None if board is None else board.metrics(number)
+    observer = Observer(shared.board, number)
     async with AsyncExitStack() as closing:
         secrets = await _secrets(shared.keys)
         with ending_on_signals():
@@ -144,36 +140,30 @@ async def _serve(
         )
         hardware = sources.evidence.describe().hardware
         served = [model.served(is_tee=hardware) for model in opened]
-        sink = store.writer if metrics is None else MeteredSink(store.writer, metrics)
-        meter = metrics or NoMeter()
         prover = Prover(
-            custodian, sink, manifest=manifest.digest(), clock=time.time, model_in_text=settings.signature_model
+            custodian,
+            observer.sink(store.writer),
+            manifest=manifest.digest(),
+            clock=time.time,
+            model_in_text=settings.signature_model,
         )
+        evidence = (manifest.document(), provenance(settings), stapled_collateral(settings))
         images = image_rules(settings)
         app = build(
             ApiParts(
                 models=ModelTable(served),
                 doorman=Doorman(store.keys.find if settings.auth else None),
                 prover=prover,
-                attestor=Attestor(
-                    custodian,
-                    sources,
-                    manifest.document(),
-                    provenance(settings),
-                    stapled_collateral(settings),
-                    meter=meter,
-                ),
+                attestor=Attestor(custodian, sources, *evidence, meter=observer.meter),
                 receipts=store.receipts,
                 limits=ChatLimits(settings.max_body_bytes, settings.keep_alive),
                 images=images,
                 cors_origins=settings.cors_origins,
-                meter=meter,
+                meter=observer.meter,
             )
         )
         house = _House(settings, custodian, store.writer, sources, served, images, context)
-        if board is not None and metrics is not None:
-            house.watch(observing.looking(metrics, served))
-            await closing.enter_async_context(observing.told(board, metrics))
+        await closing.enter_async_context(observer.telling(served))
         stages = Stages(start=house.start, ready=ready, end_answers=house.end_answers, close=house.close)
         await Server(app, stages, context).serve(sockets=[shared.listener])
 
@@ -205,11 +195,6 @@ class _House:
         self._images = images
         self._context = context
         self._chores: list[asyncio.Task[None]] = []
-        self._watching: Callable[[], None] | None = None
-
-    def watch(self, look: Callable[[], None]) -> None:
-        """Have this done every second, once started."""
-        self._watching = look
 
     async def start(self) -> None:
         """Have keys before the first request; then keep them and the store in order."""
@@ -218,8 +203,6 @@ class _House:
             asyncio.create_task(_repeat("keys", self._custodian.refresh, REFRESH_SECONDS)),
             asyncio.create_task(_repeat("retention", self._prune, PRUNE_SECONDS)),
         ]
-        if self._watching is not None:
-            self._chores.append(asyncio.create_task(_repeat("metrics", self._watching, LOOK_SECONDS)))
         if self._context is not None:
             self._chores += self._tls(self._context, identity.tls)
 

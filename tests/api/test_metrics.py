@@ -26,7 +26,7 @@ from confide.api.metric_families import CODES, FAMILIES
 from confide.api.metrics import Layout, MeteredSink, Metrics, memory
 from confide.engine.pull import LocalModel
 from confide.errors import EngineFailed, InvalidRequest, StoreError, TooManyRequests
-from confide.observing import looking
+from confide.observing import look
 from confide.route.models import ServedModel
 from confide.route.replicas import Replica, Replicas
 
@@ -195,13 +195,13 @@ def test_engines_and_replicas_as_they_stand() -> None:
             clock=time.monotonic,
             random=lambda: 0.5,
         )
-        look = looking(metrics, [ServedModel(id="m", engine=replicas, name="M")])
+        served = [ServedModel(id="m", engine=replicas, name="M")]
         app = app_with(replicas, meter=metrics)  # type: ignore[arg-type]
         for number in range(40):
             message = [{"role": "user", "content": f"conversation {number}"}]
             await Client(chat_body(messages=message)).of(app)
-        look()
-        look()
+        look(metrics, served)
+        look(metrics, served)
         found = samples(metrics)
         assert found['confide_replicas{model="m",state="up"}'] == 1
         assert found['confide_replicas{model="m",state="ejected"}'] == 1

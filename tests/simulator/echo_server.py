@@ -39,7 +39,7 @@ from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
 from confide.api.endpoint import ENDPOINTS
 from confide.api.images import ImagePolicy
-from confide.api.metrics import Layout, MeteredSink, memory
+from confide.api.metrics import Layout, memory
 from confide.api.proof import Prover
 from confide.api.vision import ImageRules
 from confide.attest.choose import Places, Sources, choose
@@ -49,7 +49,7 @@ from confide.identity.custodian import DEFAULT_PERIOD, Custodian
 from confide.identity.identity import Terms
 from confide.identity.roles import EphemeralKeys
 from confide.listening import Server, Stages, base_url, bind
-from confide.observing import Board, told
+from confide.observing import Board, Observer
 from confide.route.models import ModelTable, ServedModel
 from confide.store import open as stores
 from confide.wire import jcs, manifest
@@ -247,20 +247,20 @@ def main() -> None:
         custodian = Custodian(EphemeralKeys(root), terms, store.writer, clock=clock, period=asked.key_period)
         layout = Layout(tuple(endpoint.path for endpoint in ENDPOINTS), (MODEL,), "0")
         board = Board(layout, memory(layout, 1), bind("127.0.0.1", 0), None)
-        metrics = board.metrics(0)
-        sink = MeteredSink(store.writer, metrics)
+        observer = Observer(board, 0)
+        sink = observer.sink(store.writer)
         prover = Prover(custodian, sink, manifest=MANIFEST_DIGEST, clock=clock, model_in_text=asked.signature_model)
         app = build(
             ApiParts(
                 models=ModelTable([ServedModel(id=MODEL, engine=EchoEngine(), name="Echo", aliases=("echo",))]),
                 doorman=Doorman(None if asked.no_auth else store.keys.find),
                 prover=prover,
-                attestor=Attestor(custodian, sources, MANIFEST, meter=metrics),
+                attestor=Attestor(custodian, sources, MANIFEST, meter=observer.meter),
                 receipts=store.receipts,
                 limits=ChatLimits(max_body_bytes=16 * 2**20, keep_alive=asked.keep_alive),
                 images=ImageRules(ImagePolicy(max_bytes=2**20, max_pixels=10**6, allow_urls=False), None),
                 cors_origins=("https://app.example",),
-                meter=metrics,
+                meter=observer.meter,
             )
         )
         where = base_url("127.0.0.1", listener)
@@ -268,7 +268,7 @@ def main() -> None:
         stages = _Stages(custodian, sources, lambda: print(f"Serving {MODEL} on {where}", flush=True))
         if asked.metrics:
             print(f"Metrics on {where_metrics}", flush=True)
-            stages.beside = lambda: told(board, metrics)
+            stages.beside = lambda: observer.telling(())
         server = Server(app, stages.made())
         _log_everything()  # uvicorn has set its own levels
         server.run(sockets=[listener])
