@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from confide.errors import ConfigError, OperatorError, StoreError
 from confide.store.keys import KeyRing, KeyStore
 from confide.store.open import database as open_database
 from confide.store.open import opened
-from confide.store.postgres import PostgresDatabase
+from confide.store.postgres import PostgresDatabase, PostgresSession
 from confide.store.receipts import ReceiptRow, ReceiptStore, ReceiptWriter
 from confide.store.schema import SCHEMA_VERSION
 
@@ -292,6 +293,30 @@ def test_a_server_that_hangs_in_a_transaction_does_not_stop_the_others(url: str)
 
 
 # A server that goes away ---------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_away_is_tried_again_and_again_and_not_at_once() -> None:
+    class Gone:
+        closed = True
+
+    tried: list[float] = []
+    now = 0.0
+
+    def connect() -> Any:
+        tried.append(now)
+        if len(tried) == 1:
+            return Gone()
+        raise psycopg.OperationalError("refused")
+
+    session = PostgresSession(connect, clock=lambda: now)
+    while now < 3600:
+        with pytest.raises(psycopg.OperationalError, match=r"refused|a moment ago"):
+            session.execute("SELECT 1")
+        now += 0.05
+    pauses = [after - before for before, after in pairwise(tried[1:])]
+    wanted = [0.1, 0.2, 0.4, 0.8, 1.6, *[2.0] * (len(pauses) - 5)]
+    assert all(want <= pause + 1e-6 < want + 0.06 for pause, want in zip(pauses, wanted, strict=True))
+    assert len(pauses) > 1500
 
 
 def test_a_restart_while_nothing_happens_is_noticed_by_nobody(postgres: Postgres, url: str) -> None:

@@ -24,6 +24,7 @@ from confide.store.schema import SCHEMA_VERSION, migrations
 CONNECT_SECONDS: Final = 5
 ANSWER_SECONDS: Final = 5.0
 LOCK_SECONDS: Final = 2
+MIGRATION_SECONDS: Final = 600.0
 MOST_BACK_OFF: Final = 2.0
 """The longest time, in seconds, for which a server that was down isn't tried again."""
 
@@ -57,17 +58,18 @@ class _Connection(psycopg.Connection[TupleRow]):
     """A connection that gives up waiting, and is closed then: nobody knows what its server will still do."""
 
     gave_up = False
+    patience = ANSWER_SECONDS
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """As psycopg's, with a limit."""
         try:
-            return super().wait(gen, interval, ANSWER_SECONDS if timeout is None else timeout)
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 raise
             self.gave_up = True
             self.close()
-            raise psycopg.OperationalError(f"no answer within {ANSWER_SECONDS:.0f} seconds") from None
+            raise psycopg.OperationalError(f"no answer within {self.patience:.0f} seconds") from None
 
 
 class _Rows:
@@ -190,8 +192,8 @@ class PostgresSession:
             self._connection = self._connect()
             self._failures = 0
         except psycopg.Error:
+            self._not_before = self._clock() + min(MOST_BACK_OFF, 0.1 * 2 ** min(self._failures, 8))
             self._failures += 1
-            self._not_before = self._clock() + min(MOST_BACK_OFF, 0.05 * 2**self._failures)
             raise
 
 
@@ -282,7 +284,9 @@ def _marked(connection: _Connection) -> tuple[int, str] | None:
 
 def _migrate(connection: _Connection, where: str) -> None:
     """Make or change tables, while other servers that want to do the same wait."""
+    connection.patience = MIGRATION_SECONDS
     with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
         connection.execute("CREATE TABLE IF NOT EXISTS confide_schema (version INTEGER NOT NULL, id TEXT NOT NULL)")
         version, _ = _marked(connection) or (0, "")
@@ -293,6 +297,7 @@ def _migrate(connection: _Connection, where: str) -> None:
             connection.execute("INSERT INTO confide_schema (version, id) VALUES (%s, %s)", row)
         else:
             connection.execute("UPDATE confide_schema SET version = %s", (SCHEMA_VERSION,))
+    connection.patience = ANSWER_SECONDS
 
 
 def _written(sql: str) -> bytes:
