@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from confide.engine.llama import Event, Logprobs, TokenLogprob, TopLogprob
+from confide.engine.llamacpp import PENALISED, SEEDS
 from confide.engine.prompt import Plan
 from confide.engine.slots import Lease
 from confide.errors import ApiError, EngineFailed, InvalidRequest
 from confide.wire.answers import LEAST_LOGPROB, FinishReason
 from confide.wire.openai import ChatRequest
 from confide.wire.texts import CompletionRequest
-
-_SEEDS: Final = 2**32 - 1  # llama.cpp's seeds have 32 bits, and the highest stands for "random"
 
 
 def reason(reason: str | None) -> FinishReason | None:
@@ -102,10 +101,10 @@ def _sampling(request: ChatRequest | CompletionRequest, lease: Lease, index: int
         "frequency_penalty": request.frequency_penalty,
         "repeat_penalty": request.repetition_penalty or request.repeat_penalty,
         "ignore_eos": request.ignore_eos,
-        "seed": None if request.seed is None else (request.seed + index) % _SEEDS,
+        "seed": None if request.seed is None else (request.seed + index) % SEEDS,
         "logit_bias": [[int(key), bias] for key, bias in (request.logit_bias or {}).items()] or None,
     }
     payload |= {name: value for name, value in given.items() if value is not None}
     if request.presence_penalty or request.frequency_penalty:
-        payload["repeat_last_n"] = -1  # OpenAI's penalties look at the whole text, llama.cpp's by default at 64 tokens
+        payload["repeat_last_n"] = PENALISED
     return payload

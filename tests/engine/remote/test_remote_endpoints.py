@@ -215,7 +215,7 @@ def test_engines_that_take_no_tokens() -> None:
 
 def test_llama_cpp_has_its_ways() -> None:
     body = sent(COMPLETIONS, "llama-server", seed=-1, frequency_penalty=0.5, repetition_penalty=1.1)
-    assert (body["repeat_last_n"], body["repeat_penalty"]) == (-1, 1.1)
+    assert (body["repeat_last_n"], body["repeat_penalty"]) == (2**16, 1.1)
     assert 0 <= body["seed"] < 2**32 - 1
     assert "repetition_penalty" not in body
 

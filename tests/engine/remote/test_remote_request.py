@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.engine.remote.asking import CLOCK, ID, SECRET, WEATHER, chat_call
 
+from confide.engine.llamacpp import PENALISED
 from confide.engine.remote.dialect import DIALECTS
 from confide.engine.remote.request import prepare
 from confide.errors import InvalidRequest
@@ -122,7 +123,7 @@ def test_llama_servers_own_words() -> None:
     assert sent["repeat_penalty"] == 1.1
     assert "repetition_penalty" not in sent
     assert sent["seed"] == 2**32 - 2
-    assert sent["repeat_last_n"] == -1
+    assert sent["repeat_last_n"] == PENALISED
     assert sent["top_logprobs"] == 1
     assert prepared("llama-server", logprobs=True, top_logprobs=3)["top_logprobs"] == 3
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from confide.engine.base import ChatCall
+from confide.engine.llamacpp import PENALISED, SEEDS
 from confide.engine.remote.dialect import Dialect
 from confide.engine.remote.messages import conversation
 from confide.errors import InvalidRequest
@@ -30,9 +31,6 @@ Members = dict[str, Any]
 
 _decoder = msgspec.json.Decoder(dict[str, Raw])
 _json = msgspec.json.Decoder()
-_SEEDS: Final = 2**32 - 1
-"""llama.cpp's seeds have 32 bits, and the highest stands for "random"."""
-
 _TOOL_MEMBERS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 _FUNCTION_MEMBERS: Final = ("name", "description", "parameters", "strict")
 
@@ -107,9 +105,9 @@ def mend_llama_sampling(members: Members, request: ChatRequest | CompletionReque
     if dialect.name != "llama-server":
         return
     if request.seed is not None:
-        members["seed"] = request.seed % _SEEDS
+        members["seed"] = request.seed % SEEDS
     if request.presence_penalty or request.frequency_penalty:
-        members["repeat_last_n"] = -1  # OpenAI's penalties look at the whole text, llama.cpp's at 64 tokens
+        members["repeat_last_n"] = PENALISED
 
 
 def mend_names(members: Members, dialect: Dialect) -> None:
