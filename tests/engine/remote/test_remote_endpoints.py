@@ -240,6 +240,26 @@ def test_inputs_are_written_anew_from_what_is_known_of_them() -> None:
     assert written[4]["output"] == [{"type": "input_text", "text": "3"}]
 
 
+def test_what_the_model_said_before_is_given_back_whole() -> None:
+    part = {"type": "output_text", "text": "hello"}
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [part]}]
+    user, assistant = sent(RESPONSES, input=said)["input"]
+    assert user == {"role": "user", "content": "hi"}
+    assert assistant == {
+        "type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
+        "content": [part | {"annotations": []}],
+    }  # fmt: skip
+    said[1] |= {"id": "msg_own", "status": "incomplete"}
+    assert sent(RESPONSES, input=said)["input"][1]["id"] == "msg_own"
+
+
+def test_cached_tokens_are_part_of_the_prompt() -> None:
+    told = {"input_tokens": 4, "output_tokens": 2, "cache_read_input_tokens": 128, "cache_creation_input_tokens": 1}
+    whole = theirs.message_whole(sent(MESSAGES), TEXT) | {"usage": told}
+    _, usage = SERVICES[MessagesRequest].whole(call(MESSAGES), DIALECTS["vllm"], json.dumps(whole).encode())
+    assert usage == Usage(133, 2, 128)
+
+
 def test_functions_are_strict_and_tools_of_others_refused() -> None:
     tool = {"type": "function", "name": "f", "parameters": {"type": "object"}, "evil": 1}
     (written,) = sent(RESPONSES, tools=[tool])["tools"]

@@ -137,6 +137,13 @@ def test_prompts_that_are_too_long(name: str, body: Any, context: int | None, to
 @pytest.mark.parametrize(
     ("name", "status", "message", "param", "code"),
     [
+        (
+            "vllm",
+            400,
+            "max_completion_tokens=1100 cannot be greater than max_model_len=1024. Please request fewer output tokens.",
+            "max_tokens",
+            "integer_above_max_value",
+        ),
         ("vllm", 400, "n must be 1 when using greedy sampling, got 2.", "n", "invalid_value"),
         ("vllm", 400, "top_p must be in (0, 1], got 0.0.", "top_p", "decimal_below_min_value"),
         (

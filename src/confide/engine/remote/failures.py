@@ -187,6 +187,12 @@ def _known(
 
 _KNOWN: Final = (
     _known(
+        r"max(?:_completion|_output)?_tokens=(\d{1,12}) cannot be greater than max_model_len=(\d{1,12})",
+        "Invalid 'max_tokens': integer above maximum value. Expected a value <= {1}, but got {0} instead.",
+        param="max_tokens",
+        code="integer_above_max_value",
+    ),
+    _known(
         r"n must be 1 when using greedy sampling",
         "Invalid 'n': with a temperature of 0 this model gives one choice.",
         param="n",

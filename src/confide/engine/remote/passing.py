@@ -134,7 +134,10 @@ def spent(*places: Json | None) -> Usage | None:
         if isinstance(told, dict):
             read_in, thought = told.get("input_tokens_details") or {}, told.get("output_tokens_details") or {}
             cached = read_in.get("cached_tokens") or told.get("cache_read_input_tokens")
-            counts = [told.get("input_tokens"), told.get("output_tokens"), cached, thought.get("reasoning_tokens")]
+            # Anthropic counts what came from the cache, or went there, beside the input.
+            beside = [told.get(f"cache_{way}_input_tokens") or 0 for way in ("read", "creation")]
+            prompt = (told.get("input_tokens") or 0) + sum(beside)
+            counts = [prompt, told.get("output_tokens"), cached, thought.get("reasoning_tokens")]
             return Usage(*(_count(number) for number in counts))
     return None
 

@@ -21,7 +21,7 @@ from confide.engine.remote.request import add_ids
 from confide.engine.remote.rules import broken
 from confide.engine.remote.service import Service
 from confide.errors import EngineFailed
-from confide.wire.responses import INCLUDED, ResponsesRequest
+from confide.wire.responses import INCLUDED, Message, ResponsesRequest
 
 _decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -36,7 +36,7 @@ def prepare(call: Call[ResponsesRequest], dialect: Dialect, *, model: str, salt:
     members: dict[str, Any] = {
         name: value for name, value in written.items() if name in taken and bytes(value) != b"null"
     }
-    members |= {"model": model, "input": msgspec.to_builtins(request.input), "store": False}
+    members |= {"model": model, "input": _input(request), "store": False}
     if request.stream:
         members["stream"] = True
     if request.reasoning is not None:
@@ -50,6 +50,15 @@ def prepare(call: Call[ResponsesRequest], dialect: Dialect, *, model: str, salt:
             members.pop(name, None)
     add_ids(members, call.id, dialect, salt)
     return msgspec.json.encode(members)
+
+
+def _input(request: ResponsesRequest) -> Any:
+    """As it was read. vLLM takes what the model said before only with all members that an answer has."""
+    written = msgspec.to_builtins(request.input)
+    for index, item in enumerate(request.items):
+        if isinstance(item, Message) and item.role == "assistant" and isinstance(item.content, list):
+            written[index] = {"type": "message", "id": f"msg_{index}", "status": "completed"} | written[index]
+    return written
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
