@@ -94,7 +94,8 @@ def test_addresses_are_those_of_the_keys(echo: EchoServer) -> None:
         assert flat["signing_address"] == flat["signing_public_key"]
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings"])
-def test_there_is_no_other_sealed_endpoint(echo: EchoServer, path: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"])
+def test_the_older_protocol_seals_no_other_endpoint(echo: EchoServer, path: str) -> None:
     with echo.client() as client:
-        assert client.post(b"{}", {"X-Signing-Algo": "ecdsa"}, path=path).status == 404
+        answer = client.post(b"{}", {"X-Signing-Algo": "ecdsa"}, path=path)
+        assert (answer.status, answer.json()["error"]["type"]) == (400, "e2ee_unsupported_endpoint")
