@@ -1,4 +1,4 @@
-"""Writes the reference pages that the code itself knows: ``python docs/generate.py [--check]``."""
+"""Writes what the code itself knows, reference pages and the page's steps: ``python docs/generate.py [--check]``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import get_args
 import members
 import msgspec
 import steps
+import steps_js
 
 from confide.api.metric_families import FAMILIES
 from confide.api.metrics import OTHER
@@ -22,6 +23,7 @@ from confide.engine.embedded import PARAMETERS
 from confide.wire.openai import CORE, HARMLESS, HINTS, ChatRequest
 
 FOLDER = Path(__file__).parent / "reference"
+PROOF = Path(__file__).parent.parent / "src" / "confide" / "web" / "proof"
 
 
 def chat() -> str:
@@ -204,26 +206,27 @@ def _of_option(option: typing.Any) -> str:
 
 
 PAGES = {
-    "chat.md": chat,
-    "completions.md": partial(members.page, COMPLETIONS),
-    "embeddings.md": partial(members.page, EMBEDDINGS),
-    "responses.md": partial(members.page, RESPONSES),
-    "messages.md": partial(members.page, MESSAGES),
-    "commands.md": commands,
-    "metrics.md": metrics,
-    "settings.md": settings,
-    "steps.md": steps.page,
+    FOLDER / "chat.md": chat,
+    FOLDER / "completions.md": partial(members.page, COMPLETIONS),
+    FOLDER / "embeddings.md": partial(members.page, EMBEDDINGS),
+    FOLDER / "responses.md": partial(members.page, RESPONSES),
+    FOLDER / "messages.md": partial(members.page, MESSAGES),
+    FOLDER / "commands.md": commands,
+    FOLDER / "metrics.md": metrics,
+    FOLDER / "settings.md": settings,
+    FOLDER / "steps.md": steps.page,
+    PROOF / "catalogue.js": steps_js.module,
 }
 
 
 def main() -> int:
     """Write the pages; with ``--check``, only say whether they are as they must be."""
-    stale = [name for name, page in PAGES.items() if not _is(FOLDER / name, page())]
+    stale = [path for path, page in PAGES.items() if not _is(path, page())]
     if "--check" in sys.argv:
         return int(bool(stale))
     FOLDER.mkdir(exist_ok=True)
-    for name in stale:
-        (FOLDER / name).write_text(PAGES[name]())
+    for path in stale:
+        path.write_text(PAGES[path]())
     return 0
 
 
