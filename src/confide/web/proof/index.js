@@ -31,7 +31,7 @@
 
 export { STEPS, stepOf } from "./catalogue.js";
 export { Sha256 } from "./sha256.js";
-export { attest, verifySaved } from "./attest.js";
+export { Unreachable, attest, verifySaved } from "./attest.js";
 export { checkAnswer, Exchange, ProofFailed } from "./exchange.js";
 export { Sealer, Opener, SealError } from "./seal.js";
 export { bundle } from "./bundle.js";

@@ -8,7 +8,7 @@
 import { CheckFailed, fromUtf8, hasLoneSurrogate, utf8 } from "./bytes.js";
 
 const MOST_DEPTH = 64;
-const NUMBER = /-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/y;
+const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 const PLAIN = /[^"\\\u0000-\u001f]*/y;
 /** @type {Record<string, string>} */
 const ESCAPES = { '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" };
@@ -25,13 +25,14 @@ const WORDS = [
  */
 export function text(value, depth = 0) {
   if (typeof value === "string") return quoted(value);
+  if (value instanceof Numeral) return text(value.value, depth);
   if (typeof value === "number") {
     if (!Number.isFinite(value)) throw new CheckFailed("a number isn't finite");
     return String(value); // ECMA-262, Number::toString, is what RFC 8785 asks for
   }
   if (value === null || typeof value === "boolean") return String(value);
   if (typeof value !== "object") throw new CheckFailed(`a ${typeof value} is no JSON value`);
-  if (depth >= MOST_DEPTH) throw tooDeep();
+  if (depth >= MOST_DEPTH) throw tooDeep(MOST_DEPTH);
   if (Array.isArray(value)) return `[${value.map((item) => text(item, depth + 1)).join(",")}]`;
   const members = Object.entries(value).sort(([one], [other]) => (one < other ? -1 : 1)); // by UTF-16 code units
   return `{${members.map(([name, member]) => `${quoted(name)}:${text(member, depth + 1)}`).join(",")}}`;
@@ -48,27 +49,65 @@ function quoted(value) {
   return JSON.stringify(value); // escapes just what RFC 8785 does, once lone surrogates are refused
 }
 
+/** A number as it was written, for those that are no whole numbers: 1.0 is no integer, and is written "1". */
+export class Numeral {
+  /** @param {string} token */
+  constructor(token) {
+    this.token = token;
+    this.value = Number(token);
+    this.isInteger = !/[.eE]/.test(token);
+  }
+}
+
 /**
- * The value of a JSON text that has one meaning only.
+ * The value of a JSON text that has one meaning only. A number with a fraction or an exponent is a {@link Numeral}.
  * @param {Uint8Array} data @returns {any}
  */
 export function parse(data) {
+  return parsed(data, { strict: true, exact: false });
+}
+
+/**
+ * The value of a JSON text as most readers understand it: the last of several members of one name counts.
+ * @param {Uint8Array} data @returns {any}
+ */
+export function parseLoosely(data) {
+  return parsed(data, { strict: false, exact: false });
+}
+
+/**
+ * The value of a JSON text, so that it can be written again with every member at its place and every number as it was:
+ * objects are Maps, numbers are {@link Numeral}.
+ * @param {Uint8Array} data @returns {any}
+ */
+export function parseExactly(data) {
+  return parsed(data, { strict: false, exact: true });
+}
+
+/** @typedef {{strict: boolean, exact: boolean}} How */
+
+/** @param {Uint8Array} data @param {How} how */
+function parsed(data, how) {
   let decoded;
   try {
     decoded = fromUtf8(data);
   } catch {
     throw new CheckFailed("not UTF-8");
   }
-  return new Parser(decoded).whole();
+  return new Parser(decoded, how).whole();
 }
 
 class Parser {
   #text;
+  #how;
+  #deepest;
   #at = 0;
 
-  /** @param {string} text */
-  constructor(text) {
+  /** @param {string} text @param {How} how */
+  constructor(text, how) {
     this.#text = text;
+    this.#how = how;
+    this.#deepest = how.strict ? MOST_DEPTH : 900;
   }
 
   whole() {
@@ -96,27 +135,25 @@ class Parser {
 
   /** @param {number} depth */
   #object(depth) {
-    if (depth >= MOST_DEPTH) throw tooDeep();
-    /** @type {Record<string, unknown>} */
-    const members = {};
+    if (depth >= this.#deepest) throw tooDeep(this.#deepest);
+    /** @type {Map<string, unknown>} */
+    const members = new Map();
     this.#each("}", () => {
       if (this.#text[this.#at] !== '"') throw this.#wrong("expected a member's name");
       const name = this.#string();
-      if (Object.hasOwn(members, name)) throw new CheckFailed("an object has two members of one name");
+      if (this.#how.strict && members.has(name)) throw new CheckFailed("an object has two members of one name");
       this.#space();
       if (this.#text[this.#at] !== ":") throw this.#wrong("expected ':'");
       this.#at += 1;
       this.#space();
-      // not by assignment, which would make a prototype of a member "__proto__"
-      const value = this.#value(depth + 1);
-      Object.defineProperty(members, name, { value, enumerable: true, configurable: true, writable: true });
+      members.set(name, this.#value(depth + 1));
     });
-    return members;
+    return this.#how.exact ? members : Object.fromEntries(members); // which keeps even "__proto__" a member
   }
 
   /** @param {number} depth */
   #array(depth) {
-    if (depth >= MOST_DEPTH) throw tooDeep();
+    if (depth >= this.#deepest) throw tooDeep(this.#deepest);
     /** @type {unknown[]} */
     const items = [];
     this.#each("]", () => items.push(this.#value(depth + 1)));
@@ -177,11 +214,12 @@ class Parser {
     const match = NUMBER.exec(this.#text);
     if (!match) throw this.#wrong("expected a value");
     this.#at = NUMBER.lastIndex;
-    const value = Number(match[0]);
-    if (!Number.isFinite(value)) throw new CheckFailed("a number isn't finite");
-    const isInteger = match[1] === undefined && match[2] === undefined;
-    if (isInteger && !Number.isSafeInteger(value)) throw new CheckFailed("an integer is beyond 2^53 - 1");
-    return value;
+    const numeral = new Numeral(match[0]);
+    if (this.#how.exact) return numeral;
+    if (this.#how.strict && !Number.isFinite(numeral.value)) throw new CheckFailed("a number isn't finite");
+    if (numeral.isInteger && Number.isSafeInteger(numeral.value)) return numeral.value;
+    if (this.#how.strict && numeral.isInteger) throw new CheckFailed("an integer is beyond 2^53 - 1");
+    return numeral;
   }
 
   #space() {
@@ -194,6 +232,7 @@ class Parser {
   }
 }
 
-function tooDeep() {
-  return new CheckFailed(`values nest deeper than ${MOST_DEPTH} levels`);
+/** @param {number} levels */
+function tooDeep(levels) {
+  return new CheckFailed(`values nest deeper than ${levels} levels`);
 }

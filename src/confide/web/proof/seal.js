@@ -1,4 +1,36 @@
-/** E2EE v2 of the ACI specification with X25519: the client's side. `Exchange` uses it; alone it is of use in tests. */
+/**
+ * E2EE v2 of the ACI specification with X25519: the client's side of one request. Seal it, and open its answer.
+ *
+ * A field is `hex(point || nonce (12) || ciphertext || tag (16))` under AES-256-GCM, with a key that HKDF-SHA256 makes of an
+ * agreement with a new key pair. Source: E2EE v2, sections 3 to 7. No version of the protocol numbers the fields of a stream;
+ * so what can be seen without that is checked here (no field twice, none after its choice has finished, no end before every
+ * choice has finished, no answer without an end), and the rest is what the hash in the signed receipt is for.
+ */
+
+import { X25519_SUITE } from "./aci.js";
+import { CheckFailed, concat, fromHex, fromUtf8, hasLoneSurrogate, hex, utf8 } from "./bytes.js";
+import { random as browserRandom, subtle } from "./crypto.js";
+import { EventReader, withData } from "./events.js";
+import { Numeral, parseExactly } from "./jcs.js";
+import { arrayIn, encode, readObject, write } from "./json.js";
+
+/** @typedef {import("./json.js").Members} Members */
+/** @typedef {(string | number)[]} Path */
+/** @typedef {"plain" | "text" | "some text" | "json" | "rest"} Rule  see the fields below */
+/** @typedef {{[name: string]: Rule | Shape} | {each: Shape}} Shape */
+/** @typedef {(size: number) => Uint8Array} Randomness */
+/** @typedef {{secret: CryptoKey, point: Uint8Array}} Pair */
+/** @typedef {{nonce: string, timestamp: number, model: string, endpoint: {member: string, answer: Shape}}} Terms */
+
+const NONCE_SIZE = 12;
+const TAG_SIZE = 16;
+const POINT_SIZE = 32;
+const SHORTEST = 2 * (POINT_SIZE + NONCE_SIZE + TAG_SIZE);
+const INFO = utf8("aci.e2ee.v2.x25519");
+const X25519 = { name: "X25519" };
+/** What stands before the 32 bytes of a private key (RFC 8410). */
+const PKCS8 = fromHex("302e020100300506032b656e04220420", "a prefix");
+const BASE_POINT = new Uint8Array(32).fill(9, 0, 1);
 
 /** Something can't be sealed, or what came isn't what the service sealed for this request. */
 export class SealError extends Error {
@@ -7,33 +39,373 @@ export class SealError extends Error {
     super(message);
     this.kind = kind;
   }
-}
 
-/** Seals one request. */
-export class Sealer {
-  /**
-   * @param {import("./types.js").PublicKey} key  from the attested keyset
-   * @param {string} path @param {Uint8Array} body
-   * @param {{now?: number, random?: (size: number) => Uint8Array}} [options]
-   * @returns {Promise<{headers: Record<string, string>, body: Uint8Array<ArrayBuffer>, restored: Uint8Array<ArrayBuffer>, opener: Opener}>}
-   */
-  static async seal(key, path, body, options = {}) {
-    throw new Error(`not made yet: ${key} ${path} ${body} ${options}`);
+  get name() {
+    return "SealError";
   }
 }
+
+// Which fields are sealed ----------------------------------------------------------------------------------------------
+
+/*
+ * Everything that isn't named here is sealed too: "plain" stays as it is, "text" is a string, "some text" one that is left
+ * out when empty, "json" any value as compact JSON, "rest" the same unless it is empty.
+ */
+
+/** @param {...string} names @returns {Record<string, Rule>} */
+const plain = (...names) => Object.fromEntries(names.map((name) => [name, "plain"]));
+
+const TOP = plain("id", "object", "created", "model", "usage", "service_tier", "system_fingerprint", "error");
+const CHOICE = plain("index", "finish_reason", "stop_reason", "matched_stop");
+/** @type {Record<string, Rule | Shape>} */
+const SPOKEN = {
+  ...plain("role", "tool_calls", "function_call"),
+  reasoning: "text",
+  reasoning_content: "text",
+  refusal: "text",
+  audio: { data: "text", ...plain("id", "expires_at") },
+};
+/** @type {Shape} */
+const CHAT_CHOICE = { ...CHOICE, message: { ...SPOKEN, content: "text" }, delta: { ...SPOKEN, content: "some text" } };
+/** @type {Record<string, {member: string, answer: Shape}>} */
+const ENDPOINTS = {
+  "/v1/chat/completions": { member: "messages", answer: { ...TOP, choices: { each: CHAT_CHOICE } } },
+  "/v1/completions": { member: "prompt", answer: { ...TOP, choices: { each: { ...CHOICE, text: "text" } } } },
+  "/v1/embeddings": { member: "input", answer: { ...TOP, data: { each: { ...plain("index", "object"), embedding: "json" } } } },
+};
+
+/** Whether a path's bodies have sealed fields. @param {string} path */
+export function canSeal(path) {
+  return Object.hasOwn(ENDPOINTS, path);
+}
+
+// Keys -----------------------------------------------------------------------------------------------------------------
+
+/** @param {Uint8Array} secret  32 bytes @returns {Promise<Pair>} */
+export async function pairOf(secret) {
+  const key = await subtle().importKey("pkcs8", concat(PKCS8, secret), X25519, false, ["deriveBits"]);
+  return { secret: key, point: await agree(key, BASE_POINT) };
+}
+
+/** The shared bytes; a point of low order, with which they would be no secret, is refused by Web Crypto. @param {CryptoKey} secret @param {Uint8Array} point @returns {Promise<Uint8Array<ArrayBuffer>>} */
+async function agree(secret, point) {
+  const other = await subtle().importKey("raw", concat(point), X25519, false, []);
+  return new Uint8Array(await subtle().deriveBits({ name: "X25519", public: other }, secret, 256));
+}
+
+/** @param {Pair} pair @param {Uint8Array} point @param {KeyUsage} usage */
+async function cipher(pair, point, usage) {
+  const shared = await subtle().importKey("raw", await agree(pair.secret, point), "HKDF", false, ["deriveKey"]);
+  const hkdf = { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: INFO };
+  return subtle().deriveKey(hkdf, shared, { name: "AES-GCM", length: 256 }, false, [usage]);
+}
+
+/** One field, sealed by a new key pair. @param {Uint8Array} recipient @param {string} text @param {Uint8Array} aad @param {Randomness} random */
+export async function sealField(recipient, text, aad, random) {
+  const pair = await pairOf(random(32));
+  const key = await cipher(pair, recipient, "encrypt");
+  const iv = concat(random(NONCE_SIZE));
+  const sealed = await subtle().encrypt({ name: "AES-GCM", iv, additionalData: concat(aad) }, key, utf8(text));
+  return hex(concat(pair.point, iv, new Uint8Array(sealed)));
+}
+
+/** The plaintext of one field. Whatever is wrong, it is the same error. @param {Pair} pair @param {string} text @param {Uint8Array} aad */
+export async function openField(pair, text, aad) {
+  try {
+    if (text.length < SHORTEST || text.startsWith("0x")) throw new CheckFailed("too short");
+    const blob = fromHex(text, "a field");
+    const key = await cipher(pair, blob.slice(0, POINT_SIZE), "decrypt");
+    const iv = blob.slice(POINT_SIZE, POINT_SIZE + NONCE_SIZE);
+    const sealed = blob.slice(POINT_SIZE + NONCE_SIZE);
+    return fromUtf8(new Uint8Array(await subtle().decrypt({ name: "AES-GCM", iv, additionalData: concat(aad) }, key, sealed)));
+  } catch {
+    throw new SealError("Forged", "a field can't be opened");
+  }
+}
+
+/** What a field can't be moved away from, in the canonical form of RFC 8785. @param {Terms} terms @param {Path} path @param {string} [id]  of the answer */
+function binding({ nonce, timestamp, model }, path, id) {
+  const head = `{"algo":"${X25519_SUITE}","field":${JSON.stringify(path.join("."))}`;
+  const middle = id === undefined ? "" : `,"id":${JSON.stringify(id)}`;
+  const purpose = id === undefined ? "request" : "response";
+  return utf8(`${head}${middle},"model":${JSON.stringify(model)},"nonce":"${nonce}","purpose":"aci.e2ee.${purpose}.v2","ts":${timestamp}}`);
+}
+
+// A request ------------------------------------------------------------------------------------------------------------
+
+/** Seals requests. */
+export class Sealer {
+  /**
+   * Seal a request, with a new key pair for its answer.
+   * @param {import("./types.js").PublicKey} key  from the attested keyset
+   * @param {string} path @param {Uint8Array} body  its JSON
+   * @param {{now?: number, random?: Randomness}} [options]  `now` in Unix seconds
+   * @returns {Promise<{headers: Record<string, string>, body: Uint8Array<ArrayBuffer>, restored: Uint8Array<ArrayBuffer>, opener: Opener}>}
+   *     `restored` is the plaintext as the service restores it and as receipts hash it
+   * @throws {SealError} CannotSeal: the request has nothing to encrypt, or the endpoint no encryption; BadKey
+   */
+  static async seal(key, path, body, { now = Math.floor(Date.now() / 1000), random = browserRandom } = {}) {
+    if (!canSeal(path)) throw new SealError("CannotSeal", `Encryption is not defined for ${path}.`);
+    if (key.algo !== X25519_SUITE || !/^[0-9a-f]{64}$/.test(key.public_key)) throw new SealError("BadKey", "no X25519 key");
+    const endpoint = ENDPOINTS[path];
+    const payload = readRequest(body);
+    const model = payload.get("model");
+    if (typeof model !== "string") {
+      throw new SealError("CannotSeal", "The request names no model that it could be bound to.");
+    }
+    const recipient = fromHex(key.public_key, "the service's key");
+    const pair = await pairOf(random(32));
+    const terms = { nonce: hex(random(32)), timestamp: now, model, endpoint };
+    const sealed = await sealFields(endpoint.member, payload, async (at, text) => {
+      if (hasLoneSurrogate(text)) throw new SealError("CannotSeal", `${at.join(".")} is no text that UTF-8 can hold.`);
+      return sealField(recipient, text, binding(terms, at), random).catch(() => {
+        throw new SealError("BadKey", "the service's key can't be used");
+      });
+    });
+    const headers = {
+      "X-E2EE-Version": "2",
+      "X-Client-Pub-Key": hex(pair.point),
+      "X-Model-Pub-Key": key.public_key,
+      "X-E2EE-Nonce": terms.nonce,
+      "X-E2EE-Timestamp": String(now),
+    };
+    return { headers, body: encode(sealed), restored: encode(payload), opener: new Opener(terms, pair) };
+  }
+
+  /**
+   * What opens an answer, from the parts of its request; for tests, and for who kept them.
+   * @param {string} path @param {{secret: Uint8Array, nonce: string, timestamp: number, model: string}} parts
+   */
+  static async openerOf(path, { secret, nonce, timestamp, model }) {
+    return new Opener({ nonce, timestamp, model, endpoint: ENDPOINTS[path] }, await pairOf(secret));
+  }
+}
+
+/** @param {Uint8Array} body */
+function readRequest(body) {
+  try {
+    return readObject(body);
+  } catch (wrong) {
+    if (wrong instanceof CheckFailed) throw new SealError("CannotSeal", "The request isn't a JSON object.");
+    throw wrong;
+  }
+}
+
+/**
+ * A copy with every field sealed, contents as a whole so that not even the kinds of their parts show.
+ *
+ * Where a string is the JSON of an array, the receiver would restore an array; so `body` itself is changed to say the same as
+ * a list with one text part. Afterwards it is what the receiver restores.
+ * @param {string} member @param {Members} body @param {(path: Path, text: string) => Promise<string>} seal @returns {Promise<Members>}
+ */
+async function sealFields(member, body, seal) {
+  const sealed = new Map(body);
+  const value = body.get(member);
+  let done = false;
+  if (member === "messages" && Array.isArray(value)) {
+    const messages = [];
+    for (const [index, message] of value.entries()) messages.push(await sealMessage(message, index, seal));
+    sealed.set(member, messages);
+    done = messages.some((message, index) => message !== value[index]);
+  } else if (Array.isArray(value)) {
+    const entries = [];
+    for (const [place, entry] of value.entries()) {
+      if (typeof entry !== "string") throw new SealError("CannotSeal", "Token ids can't be encrypted; send the text.");
+      entries.push(await seal([member, place], entry));
+    }
+    sealed.set(member, entries);
+    done = value.length > 0;
+  } else if (member !== "messages" && typeof value === "string") {
+    sealed.set(member, await seal([member], value));
+    done = true;
+  }
+  if (!done) throw new SealError("CannotSeal", `The request has no ${member} that can be encrypted.`);
+  return sealed;
+}
+
+/** @param {any} message @param {number} index @param {(path: Path, text: string) => Promise<string>} seal */
+async function sealMessage(message, index, seal) {
+  if (!(message instanceof Map) || (message.get("content") ?? null) === null) return message;
+  const given = message.get("content");
+  if (typeof given === "string" && arrayIn(given) !== null) {
+    message.set("content", [new Map([["type", "text"], ["text", given]])]);
+  }
+  const content = message.get("content");
+  if (typeof content !== "string" && !Array.isArray(content)) {
+    throw new SealError("CannotSeal", `messages[${index}].content is neither a string nor a list.`);
+  }
+  const text = typeof content === "string" ? content : write(content);
+  return new Map(message).set("content", await seal(["messages", index, "content"], text));
+}
+
+// An answer ------------------------------------------------------------------------------------------------------------
+
+const DROPPED = Symbol("a member that is left out");
 
 /** Opens one answer: a whole body, or a stream in pieces of any size. After a failure every call fails. */
 export class Opener {
-  /** The plaintext of a body that isn't streamed. @param {Uint8Array} body @returns {Promise<Uint8Array<ArrayBuffer>>} */
+  #terms;
+  #pair;
+  #events = new EventReader();
+  #seen = new Set();
+  #unfinished = new Set();
+  #finished = new Set();
+  #error = false;
+  #ended = false;
+  #failed = false;
+
+  /** @param {Terms} terms @param {Pair} pair */
+  constructor(terms, pair) {
+    this.#terms = terms;
+    this.#pair = pair;
+  }
+
+  /** The plaintext of a body that isn't streamed. @param {Uint8Array} body @returns {Promise<Uint8Array<ArrayBuffer>>} @throws {SealError} */
   async whole(body) {
-    throw new Error(`not made yet: ${body}`);
+    return this.#step(async () => {
+      this.#ended = true;
+      return this.#opened(body);
+    });
   }
 
-  /** The plaintext of the events that these bytes complete. @param {Uint8Array} data @returns {Promise<Uint8Array<ArrayBuffer>>} */
+  /** The plaintext of the events that these bytes complete. @param {Uint8Array} data @returns {Promise<Uint8Array<ArrayBuffer>>} @throws {SealError} */
   async feed(data) {
-    throw new Error(`not made yet: ${data}`);
+    return this.#step(async () => {
+      const out = [];
+      for (const event of this.#events.feed(data)) out.push(await this.#event(event));
+      return concat(...out);
+    });
   }
 
-  /** Ask whether the answer is complete, when the connection has ended. */
-  end() {}
+  /** Ask whether the answer is complete, when the connection has ended. Whoever reads a stream must ask. @throws {SealError} it isn't */
+  end() {
+    if (this.#failed) throw new SealError("Forged", "The answer has failed before.");
+    if (!(this.#ended || this.#error) || this.#events.pending) {
+      this.#failed = true;
+      throw new SealError("Truncated", "The stream stopped before its end.");
+    }
+  }
+
+  /** @template T @param {() => Promise<T>} make @returns {Promise<T>} */
+  async #step(make) {
+    if (this.#failed) throw new SealError("Forged", "The answer has failed before.");
+    this.#failed = true; // until the step is complete
+    let made;
+    try {
+      made = await make();
+    } catch (wrong) {
+      if (wrong instanceof SealError) throw wrong;
+      throw new SealError("Forged", "The answer isn't well-formed.");
+    }
+    this.#failed = false;
+    return made;
+  }
+
+  /** @param {import("./events.js").Event} event @returns {Promise<Uint8Array>} */
+  async #event(event) {
+    if (event.data === null) return event.raw;
+    if (this.#ended) throw new SealError("Forged", "Data follows the end of the stream.");
+    if (!event.isDone) return withData(event, await this.#opened(event.data));
+    if (this.#unfinished.size && !this.#error) {
+      throw new SealError("Truncated", "The stream ended before all of its choices had finished.");
+    }
+    this.#ended = true;
+    return withData(event, utf8("[DONE]"));
+  }
+
+  /** @param {Uint8Array} text */
+  async #opened(text) {
+    const answer = readObject(text);
+    const id = answer.get("id");
+    this.#error ||= (answer.get("error") ?? null) !== null;
+    this.#checkOrder(answer.get("choices"));
+    const head = typeof id === "string" ? id : "";
+    await this.#replace(this.#terms.endpoint.answer, answer, head, []);
+    return encode(answer);
+  }
+
+  /** @param {any} choices */
+  #checkOrder(choices) {
+    for (const [place, choice] of (Array.isArray(choices) ? choices : []).entries()) {
+      if (!(choice instanceof Map)) throw new SealError("Forged", "A choice isn't an object.");
+      const name = nameOf(choice, place, -Infinity);
+      if (this.#finished.has(name)) throw new SealError("Forged", `Choice ${name} goes on after it has finished.`);
+      this.#unfinished.add(name);
+      if ((choice.get("finish_reason") ?? null) === null) continue;
+      this.#unfinished.delete(name);
+      this.#finished.add(name);
+    }
+  }
+
+  /** Open every member that isn't plain or null, in place. @param {any} shape @param {Members} node @param {string} head @param {Path} path */
+  async #replace(shape, node, head, path) {
+    for (const [name, value] of [...node]) {
+      const rule = Object.hasOwn(shape, name) ? shape[name] : "rest";
+      if (value === null || rule === "plain") continue;
+      const opened = await this.#replaced(rule, value, head, [...path, name]);
+      if (opened === DROPPED) node.delete(name);
+      else node.set(name, opened);
+    }
+  }
+
+  /** @param {any} rule @param {any} value @param {string} head @param {Path} path @returns {Promise<any>} */
+  async #replaced(rule, value, head, path) {
+    if (rule.each && Array.isArray(value)) {
+      const entries = [];
+      for (const [place, entry] of value.entries()) entries.push(await this.#entry(rule.each, place, entry, head, path));
+      return entries;
+    }
+    if (typeof rule !== "string" && !rule.each && value instanceof Map) {
+      await this.#replace(rule, value, head, path);
+      return value;
+    }
+    return this.#field(head, path, typeof rule === "string" ? rule : "rest", value);
+  }
+
+  /** @param {Shape} shape @param {number} place @param {any} entry @param {string} head @param {Path} path */
+  async #entry(shape, place, entry, head, path) {
+    if (entry instanceof Map) {
+      await this.#replace(shape, entry, head, [...path, nameOf(entry, place, 0)]);
+      return entry;
+    }
+    const opened = await this.#field(head, [...path, place], "rest", entry);
+    return opened === DROPPED ? null : opened;
+  }
+
+  /** @param {string} head @param {Path} path @param {Rule} rule @param {any} value */
+  async #field(head, path, rule, value) {
+    if (rule === "some text" && value === "") return value;
+    if (rule === "rest" && !looksSealed(value)) return isEmpty(value) ? value : DROPPED;
+    if (typeof value !== "string") throw new SealError("Forged", `${path.join(".")} isn't encrypted.`);
+    const plaintext = await this.#open(value, head, path);
+    return rule === "text" || rule === "some text" ? plaintext : parseExactly(utf8(plaintext));
+  }
+
+  /** @param {string} value @param {string} head @param {Path} path */
+  async #open(value, head, path) {
+    const opened = await openField(this.#pair, value, binding(this.#terms, path, head)).catch(() => {
+      throw new SealError("Forged", `${path.join(".")} isn't what the service encrypted for this request.`);
+    });
+    const rest = value.slice(2 * POINT_SIZE).toLowerCase(); // a point can be written in two ways
+    const unique = rest.slice(0, 2 * NONCE_SIZE) + rest.slice(-2 * TAG_SIZE);
+    if (this.#seen.has(unique)) throw new SealError("Forged", `${path.join(".")} repeats a field.`);
+    this.#seen.add(unique);
+    return opened;
+  }
+}
+
+/** How an entry of a list is called: by its `index`, or else by its place. @param {Members} entry @param {number} place @param {number} least */
+function nameOf(entry, place, least) {
+  const index = entry.get("index");
+  return index instanceof Numeral && index.isInteger && index.value >= least ? index.value : place;
+}
+
+/** @param {any} value */
+function looksSealed(value) {
+  return typeof value === "string" && value.length >= SHORTEST && /^[0-9a-f]*$/.test(value);
+}
+
+/** @param {any} value */
+function isEmpty(value) {
+  return value === "" || (Array.isArray(value) && !value.length) || (value instanceof Map && !value.size);
 }

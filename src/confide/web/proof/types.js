@@ -52,6 +52,7 @@
  * @property {string} host
  * @property {string | null} tls_spki_sha256  always null in a page: a browser shows no page the key of its connection
  * @property {string | null} sealed_to  the hex X25519 key that requests are sealed to, null where they are not
+ * @property {boolean} [is_page]  whether it is a page that looked, so that the TLS key is unknown and not missing
  *
  * @typedef {object} Saved  A report as it came, and what went with it.
  * @property {Uint8Array} document
@@ -67,7 +68,7 @@
  * @property {Verdict} verdict
  * @property {Established | null} established  null where the report establishes nothing
  * @property {PublicKey | null} sealKey  what requests are sealed to; null where the service or the browser can't
- * @property {Policy | null} policy
+ * @property {import("./policy.js").Context} context  the policy with every member, and the roots
  * @property {number} captured_at  Unix seconds
  *
  * @typedef {object} Kept  One exchange, as a bundle keeps it.
@@ -83,6 +84,7 @@
  * @property {boolean} ok  every required step passed, and the service's own verdict is ok
  * @property {boolean} consistent  every required step passed: what a development service can reach
  * @property {boolean} development
+ * @property {string | null} problem  what else is wrong, where there is something: the stream was cut off, for instance
  * @property {Finding[]} findings  "receipt.1" to "receipt.9", and "session.*" behind an aggregator
  * @property {any} receipt  the receipt as JSON (`event_log`, `served_at`, `key_id`, ...); null where there is none
  * @property {Kept} kept  for `bundle`

@@ -1,0 +1,153 @@
+/**
+ * Runs the page's modules over cases that Python made, and gives what came of each as JSON. The same file in Node and in a
+ * browser; `proof` is where the modules are.
+ */
+
+/** @param {any[]} cases @param {string} proof @returns {Promise<any[]>} */
+export async function outcomes(cases, proof) {
+  const names = ["aci", "bytes", "dstack", "index", "jcs", "policy", "receipt", "report", "roots", "seal", "session", "tdx", "verdict"];
+  const found = await Promise.all(names.map((name) => import(`${proof}/${name}.js`)));
+  const modules = Object.fromEntries(names.map((name, at) => [name, found[at]]));
+  const results = [];
+  for (const one of cases) results.push({ name: one.name, ...(await outcome(one, modules)) });
+  return results;
+}
+
+async function outcome(one, modules) {
+  try {
+    return await KINDS[one.kind](one, modules);
+  } catch (error) {
+    return { error: error.kind ?? error.name, message: String(error.message) };
+  }
+}
+
+const bytesOf = (modules, text) => (text === null ? null : modules.bytes.fromBase64(text, "a case"));
+const bytesIn = (modules, texts) => Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, bytesOf(modules, text)]));
+
+function contextOf({ policy, pem, now }, { policy: policies, roots }) {
+  const filled = policies.withDefaults(policy);
+  return { policy: filled, roots: roots.rootsOf(filled.roots, pem), now };
+}
+
+const told = (ledger) => ({ findings: ledger.findings, roots: ledger.anchors.map((root) => root.name) });
+
+function establishedOf(modules, { keyset, keyset_digest, manifest, serving }) {
+  return { keyset, keyset_digest, manifest, e2ee_versions: ["2"], serving };
+}
+
+const KINDS = {
+  async jcs({ data }, { bytes, jcs }) {
+    return { ok: jcs.text(jcs.parse(bytes.fromBase64(data, "a case"))) };
+  },
+
+  async keyset({ data }, modules) {
+    const keyset = modules.aci.keysetFrom(modules.jcs.parse(bytesOf(modules, data)));
+    return { ok: await modules.aci.keysetDigest(keyset) };
+  },
+
+  async parsed_report({ data, nonce }, modules) {
+    const { report } = await modules.aci.parseReport(bytesOf(modules, data));
+    const slot = await modules.aci.reportDataSlot(report.workload_keyset_digest, nonce);
+    const serving = report.service_capabilities?.serving ?? "aggregator";
+    return { ok: { digest: report.workload_keyset_digest, serving, report_data: modules.bytes.hex(slot.subarray(0, 32)) } };
+  },
+
+  async statement({ digest, nonce }, modules) {
+    return { ok: modules.bytes.hex(await modules.aci.reportDataSlot(digest, nonce)) };
+  },
+
+  async parsed_session({ data }, modules) {
+    const session = await modules.session.parseSession(bytesOf(modules, data));
+    const canonical = modules.jcs.text(session);
+    const sum = new modules.index.Sha256().update(modules.bytes.utf8(canonical)).digest();
+    return { ok: sum.slice("sha256:".length) };
+  },
+
+  async report(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const saved = { ...one.saved, document: bytesOf(modules, one.saved.document), manifest: bytesOf(modules, one.saved.manifest) };
+    const established = await modules.report.verifyReport(ledger, contextOf(one, modules), saved);
+    return { ...told(ledger), facts: ledger.facts, established: established !== null };
+  },
+
+  async saved(one, modules) {
+    const saved = { ...one.saved, document: bytesOf(modules, one.saved.document), manifest: bytesOf(modules, one.saved.manifest) };
+    const options = { now: one.now, policy: one.policy, developmentRoot: one.pem ?? undefined };
+    const { verdict } = await modules.index.verifySaved(saved, options);
+    return verdict;
+  },
+
+  async quote(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const report = await modules.tdx.verifyTdx(ledger, contextOf(one, modules), bytesOf(modules, one.raw), one.collateral);
+    return { ...told(ledger), facts: ledger.facts, proven: report !== null };
+  },
+
+  async dstack(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const td = Object.fromEntries(Object.entries(one.td).map(([name, text]) => [name, modules.bytes.fromHex(text, name)]));
+    await modules.dstack.verifyDstack(ledger, contextOf(one, modules), td, one.evidence);
+    return { ...told(ledger), facts: ledger.facts };
+  },
+
+  async receipt(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const established = establishedOf(modules, one.established);
+    const { good } = await modules.receipt.verifyReceipt(ledger, contextOf(one, modules), established, bytesOf(modules, one.document), {
+      requestDigest: one.asked,
+      responseDigest: one.answered,
+      model: one.model,
+      sessions: bytesIn(modules, one.sessions),
+      subject: one.subject,
+    });
+    return { ...told(ledger), good };
+  },
+
+  async session(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    await modules.session.verifySession(ledger, contextOf(one, modules), one.id, bytesOf(modules, one.document), one.at, "");
+    return told(ledger);
+  },
+
+  async answer(one, modules) {
+    const opener = await modules.seal.Sealer.openerOf(one.path, {
+      secret: modules.bytes.fromHex(one.secret, "a secret"),
+      nonce: one.nonce,
+      timestamp: one.timestamp,
+      model: "demo",
+    });
+    const wire = modules.bytes.utf8(one.wire);
+    if (!one.stream) return { ok: modules.bytes.fromUtf8(await opener.whole(wire)) };
+    const opened = [];
+    const size = one.size || wire.length || 1;
+    for (let at = 0; at < wire.length; at += size) opened.push(await opener.feed(wire.subarray(at, at + size)));
+    opener.end();
+    return { ok: modules.bytes.fromUtf8(modules.bytes.concat(...opened)) };
+  },
+
+  async field(one, modules) {
+    const { fromHex, hex, utf8 } = modules.bytes;
+    const drawn = [fromHex(one.ephemeral, ""), fromHex(one.nonce, "")];
+    const service = await modules.seal.pairOf(fromHex(one.private, ""));
+    const sealed = await modules.seal.sealField(service.point, one.plaintext, utf8(one.aad), () => drawn.shift());
+    return { ok: { sealed, opened: await modules.seal.openField(service, one.ciphertext, utf8(one.aad)), point: hex(service.point) } };
+  },
+
+  async sealed(one, modules) {
+    const key = { key_id: "k", algo: "x25519-aes-256-gcm-hkdf-sha256", public_key: one.key };
+    const { headers, body, restored } = await modules.index.Sealer.seal(key, one.path, bytesOf(modules, one.body), { now: one.now });
+    return { ok: { headers, body: modules.bytes.fromUtf8(body), restored: modules.bytes.fromUtf8(restored) } };
+  },
+
+  async sha256({ data, size }, modules) {
+    const sum = new modules.index.Sha256();
+    const bytes = bytesOf(modules, data);
+    for (let at = 0; at < bytes.length; at += size) sum.update(bytes.subarray(at, at + size));
+    return { ok: sum.digest() };
+  },
+
+  async policy({ policy }, modules) {
+    const filled = modules.policy.policyFrom(policy);
+    return { ok: await modules.policy.policyDigest(filled) };
+  },
+};
