@@ -7,7 +7,7 @@
 
 import { CheckFailed } from "./bytes.js";
 import { sha256 } from "./crypto.js";
-import { canonical } from "./jcs.js";
+import { canonical, text } from "./jcs.js";
 import { boolean, digest, hex32, integer, isObject, listOf, matching, name, nullable, object, oneOf, record, string, words } from "./shapes.js";
 
 /** @typedef {import("./types.js").Policy} Policy */
@@ -43,6 +43,7 @@ const hex48 = matching(/^[0-9a-f]{96}$/);
 const days = integer(0, 36500);
 const svn = integer(0, 255);
 const count = nullable(integer(0, 1024));
+const NO_TCB = { fmc: 0, bootloader: 0, tee: 0, snp: 0, microcode: 0 };
 const REGISTERS = ["mr_td", "mr_seam", "mr_config_id", "rtmr0", "rtmr1", "rtmr2", "rtmr3"];
 const registers = Object.fromEntries(REGISTERS.map((one) => [one, nullable(hex48)]));
 
@@ -70,7 +71,7 @@ const PARTS = {
     smt: [true, boolean],
     migration_agent: [false, boolean],
     most_privileged_only: [true, boolean],
-    minimum_tcb: [{}, record({}, { fmc: svn, bootloader: svn, tee: svn, snp: svn, microcode: svn })],
+    minimum_tcb: [NO_TCB, record({}, Object.fromEntries(Object.keys(NO_TCB).map((one) => [one, svn])))],
     measurements: [
       [],
       listOf(record({ measurement: hex48 }, { host_data: nullable(hex32), id_key_digest: nullable(hex48), note: words })),
@@ -142,7 +143,9 @@ export function withDefaults(value) {
   const filled = (members, given) =>
     Object.fromEntries(Object.entries(members).map(([one, [standard]]) => [one, given?.[one] ?? structuredClone(standard)]));
   const parts = Object.entries(PARTS).map(([one, part]) => [one, filled(part, value[one])]);
-  return { ...filled(MEMBERS, value), ...Object.fromEntries(parts) };
+  const policy = { ...filled(MEMBERS, value), ...Object.fromEntries(parts) };
+  policy.snp.minimum_tcb = { ...NO_TCB, ...policy.snp.minimum_tcb };
+  return policy;
 }
 
 /** @param {Policy} policy */
@@ -179,7 +182,7 @@ export function demands(policy, part) {
 
 /** @param {any} members @param {Record<string, [any, Shape]>} standards */
 function isStandard(members, standards) {
-  return Object.entries(standards).every(([one, [standard]]) => JSON.stringify(members[one]) === JSON.stringify(standard));
+  return Object.entries(standards).every(([one, [standard]]) => text(members[one]) === text(standard));
 }
 
 /** What a verdict names: SHA-256 over the canonical JSON of every member, defaults left out. @param {Policy} policy */
@@ -198,7 +201,8 @@ export function policyDigest(policy) {
 function told(value) {
   if (Array.isArray(value)) return value.map(told);
   if (!isObject(value)) return value;
-  return Object.fromEntries(Object.entries(value).filter(([one, member]) => member !== null && !(one === "note" && member === "")));
+  const saysNothing = (/** @type {string} */ one, /** @type {any} */ member) => member === null || member === 0 || (one === "note" && member === "");
+  return Object.fromEntries(Object.entries(value).filter(([one, member]) => !saysNothing(one, member)));
 }
 
 /** Every workload on genuine hardware: what is shown where no policy was given, and never relied on. @returns {Policy} */
