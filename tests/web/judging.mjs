@@ -37,19 +37,22 @@ function establishedOf(modules, { keyset, keyset_digest, manifest, serving }) {
 
 const KINDS = {
   async jcs({ data }, { bytes, jcs }) {
-    return { ok: jcs.text(jcs.parse(bytes.fromBase64(data, "a case"))) };
+    return { ok: { canonical: jcs.text(jcs.parse(bytes.fromBase64(data, "a case"))) } };
   },
 
   async keyset({ data }, modules) {
     const keyset = modules.aci.keysetFrom(modules.jcs.parse(bytesOf(modules, data)));
-    return { ok: await modules.aci.keysetDigest(keyset) };
+    return { ok: { digest: await modules.aci.keysetDigest(keyset) } };
   },
 
-  async parsed_report({ data, nonce }, modules) {
+  async parsed_report({ data, nonces }, modules) {
     const { report } = await modules.aci.parseReport(bytesOf(modules, data));
-    const slot = await modules.aci.reportDataSlot(report.workload_keyset_digest, nonce);
-    const serving = report.service_capabilities?.serving ?? "aggregator";
-    return { ok: { digest: report.workload_keyset_digest, serving, report_data: modules.bytes.hex(slot.subarray(0, 32)) } };
+    const { workload_keyset_digest: digest, service_capabilities: said, attestation } = report;
+    for (const nonce of nonces) {
+      const slot = modules.bytes.hex((await modules.aci.reportDataSlot(digest, nonce)).subarray(0, 32));
+      if (slot === attestation.report_data) return { ok: { digest, serving: said?.serving ?? "aggregator", nonce, report_data: slot } };
+    }
+    throw new Error("bound to no nonce");
   },
 
   async statement({ digest, nonce }, modules) {
@@ -58,9 +61,30 @@ const KINDS = {
 
   async parsed_session({ data }, modules) {
     const session = await modules.session.parseSession(bytesOf(modules, data));
-    const canonical = modules.jcs.text(session);
-    const sum = new modules.index.Sha256().update(modules.bytes.utf8(canonical)).digest();
-    return { ok: sum.slice("sha256:".length) };
+    const sum = new modules.index.Sha256().update(modules.jcs.canonical(session)).digest();
+    const { claimOf, bindings } = modules.session;
+    const tee = claimOf(session, "tee_attested").status;
+    return { ok: { id: sum.slice("sha256:".length), tee_attested: tee, bindings: bindings(session).length } };
+  },
+
+  async signed_receipt({ data, keyset }, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const established = { keyset: modules.jcs.parse(bytesOf(modules, keyset)), keyset_digest: "", manifest: null, serving: "direct" };
+    const context = { policy: modules.policy.withDefaults({}), roots: [], now: 0 };
+    const about = { requestDigest: null, responseDigest: null };
+    const { receipt } = await modules.receipt.verifyReceipt(ledger, context, established, bytesOf(modules, data), about);
+    const failed = ledger.findings.find(({ step, outcome }) => ["receipt.1", "receipt.2"].includes(step) && outcome !== "pass");
+    if (failed) return { error: failed.step, message: failed.detail };
+    const { signature, ...unsigned } = receipt;
+    const hashOf = (type) => receipt.event_log.find((event) => event.type === type).body_hash;
+    return {
+      ok: {
+        signed_sha256: new modules.index.Sha256().update(modules.jcs.canonical(unsigned)).digest().slice("sha256:".length),
+        request_hash: hashOf("request.received"),
+        response_hash: hashOf("response.returned"),
+        events: receipt.event_log.length,
+      },
+    };
   },
 
   async report(one, modules) {

@@ -76,8 +76,14 @@ function checkClaim(claim, what) {
   }
 }
 
+/** What a session says of a claim; what isn't there, or says what isn't known here, is unknown. @param {any} session @param {string} what */
+export function claimOf(session, what) {
+  const { status, source } = session.claims[what] ?? {};
+  return STATUSES.includes(status) && SOURCES.includes(source) ? { status, source } : { status: "unknown" };
+}
+
 /** The channels that can be enforced; unknown kinds can't. @param {any} session @returns {any[]} */
-function bindings(session) {
+export function bindings(session) {
   const known = session.channel_binding.filter((/** @type {any} */ one) => Object.hasOwn(BINDINGS, String(one.type)));
   known.forEach((/** @type {any} */ one) => BINDINGS[one.type](one, "channel_binding"));
   return known;
@@ -132,8 +138,8 @@ function checkClaims(session, policy) {
   const wrong = [];
   const unknown = [];
   for (const [what, sources] of Object.entries(policy.claims)) {
-    const { status, source } = session.claims[what] ?? {};
-    if (!STATUSES.includes(status) || !SOURCES.includes(source)) unknown.push(what);
+    const { status, source = "" } = claimOf(session, what);
+    if (status === "unknown") unknown.push(what);
     else if (status !== "asserted" || !sources.includes(source)) {
       wrong.push(`found ${what} ${status} (${source}), expected asserted (${sources.join(", ")})`);
     }
