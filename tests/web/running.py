@@ -8,11 +8,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from playwright.sync_api import sync_playwright
 
 import confide
@@ -49,28 +49,50 @@ def in_node(folder: Path) -> Run:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Static files of two folders, and one input."""
+    """Static files of two folders, one input, and everything below /v1 from the service: a page has one origin."""
 
-    extensions_map = {".js": "text/javascript", ".mjs": "text/javascript", ".json": "application/json", ".html": "text/html"}
+    protocol_version = "HTTP/1.1"
+    extensions_map = {".js": "text/javascript", ".mjs": "text/javascript"}
     given: bytes = b""
+    service: str = ""
 
     def translate_path(self, path: str) -> str:
         name = path.partition("?")[0].lstrip("/")
         return str(PROOF / name.removeprefix("proof/") if name.startswith("proof/") else HERE / name)
 
     def do_GET(self) -> None:
-        if self.path in ("/", "/given.json"):
-            body, kind = (b"<!doctype html><title>proof</title>", "text/html") if self.path == "/" else (
-                type(self).given,
-                "application/json",
-            )
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+        if self.path == "/":
+            self._send(200, {"Content-Type": "text/html"}, b"<!doctype html><title>proof</title>")
+        elif self.path == "/given.json":
+            self._send(200, {"Content-Type": "application/json"}, type(self).given)
+        elif self.path.startswith("/v1/"):
+            self._forward(None)
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        self._forward(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _forward(self, body: bytes | None) -> None:
+        """In pieces as they come, and cut off where they are."""
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        with httpx.stream(self.command, type(self).service + self.path, headers=headers, content=body) as answer:
+            self.send_response(answer.status_code)
+            for name, value in answer.headers.items():
+                if name not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                    self.send_header(name, value)
+            self.send_header("Connection", "close")
             self.end_headers()
-            self.wfile.write(body)
-            return
-        super().do_GET()
+            for piece in answer.iter_raw():
+                self.wfile.write(piece)
+        self.close_connection = True
+
+    def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
@@ -79,7 +101,7 @@ class _Handler(SimpleHTTPRequestHandler):
 @contextmanager
 def in_browser() -> Iterator[Run]:
     """Runs the same in a page of Chromium, which may ask nobody but this machine; errors in its console are failures."""
-    served = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler))
+    served = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=served.serve_forever, daemon=True)
     thread.start()
     origin = f"http://127.0.0.1:{served.server_port}"
@@ -92,6 +114,8 @@ def in_browser() -> Iterator[Run]:
             page.goto(origin)
 
             def run(what: str, given: Any) -> Any:
+                if what == "talk":
+                    _Handler.service, given = given["url"], given | {"url": origin}
                 _Handler.given = json.dumps(given).encode()
                 module = {"outcomes": "judging", "talk": "talking"}[what]
                 made = page.evaluate(
