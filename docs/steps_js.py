@@ -7,6 +7,7 @@ import json
 
 from confide.verify.audit import catalogue
 from confide.verify.roots import Roots
+from confide.verify.verdict import Steps
 
 GROUPS = ("report", "tdx", "snp", "dstack", "custody", "gpu", "gpus", "receipt", "session", "claims")
 """What a page can meet: a report of aci/1 with everything inside it, and what is signed under it."""
@@ -15,22 +16,23 @@ GROUPS = ("report", "tdx", "snp", "dstack", "custody", "gpu", "gpus", "receipt",
 def module() -> str:
     """``catalogue.js``: the steps with their ids, titles and what each proves, and the root."""
     (root,) = Roots.of(["intel"]).for_use("tdx")
-    groups = {
-        group.name: {
-            "name": group.name,
-            "title": group.title,
-            "source": group.source,
-            "steps": [{"id": step.id, "title": step.title, "proves": step.proves} for step in group.steps],
-        }
-        for group in catalogue()
-        if group.name in GROUPS
-    }
+    groups = "\n".join(_group(group) for group in catalogue() if group.name in GROUPS)
     return f"""/** Every step, with its number and words, and the pinned root. Written by `make docs` from `confide/verify`: change them there. */
 
 /** @typedef {{{{id: string, title: string, proves: string}}}} Step */
 
-/** @type {{Record<string, {{name: string, title: string, source: string, steps: Step[]}}>}} */
-export const STEPS = {json.dumps(groups, indent=2, ensure_ascii=False)};
+/** Name, title, source, and of each step the title and what it proves. @type {{[string, string, string, [string, string][]][]}} */
+const GROUPS = [
+{groups}
+];
+
+/** The steps of each kind of evidence, numbered from 1. @type {{Record<string, {{name: string, title: string, source: string, steps: Step[]}}>}} */
+export const STEPS = Object.fromEntries(
+  GROUPS.map(([name, title, source, steps]) => {{
+    const numbered = steps.map(([asked, proves], at) => ({{ id: `${{name}}.${{at + 1}}`, title: asked, proves }}));
+    return [name, {{ name, title, source, steps: numbered }}];
+  }}),
+);
 
 /** What quotes end at, in DER. */
 export const INTEL_ROOT = {json.dumps({"name": root.name, "der": base64.b64encode(root.der).decode()}, indent=2)};
@@ -40,3 +42,12 @@ export function stepOf(id) {{
   return STEPS[id.split(".")[0]]?.steps.find((step) => step.id === id);
 }}
 """
+
+
+def _group(group: Steps) -> str:
+    steps = [f"    {_text([step.title, step.proves])}," for step in group.steps]
+    return "\n".join([f"  [{_text([group.name, group.title, group.source])[1:-1]}, [", *steps, "  ]],"])
+
+
+def _text(value: list[str]) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -87,8 +87,8 @@ def python_environment(name: str) -> Environment:
     return Environment(python, PYTHON_FOLDER)
 
 
-def node_environment() -> Environment:
-    """Node, and the npm packages of ``tests/clients/node/package-lock.json``."""
+def node_environment(folder: Path = NODE_FOLDER) -> Environment:
+    """Node, and the npm packages of the folder's ``package-lock.json``."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         raise AssertionError(
@@ -97,12 +97,12 @@ def node_environment() -> Environment:
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     major = int(version.removeprefix("v").partition(".")[0])
     assert major >= NODE_NEEDED, f"The tests of the npm clients need Node >= {NODE_NEEDED}, and this is {version}."
-    locks = [NODE_FOLDER / "package.json", NODE_FOLDER / "package-lock.json"]
-    stamp = _Stamp(NODE_FOLDER / "node_modules" / ".made-from", locks, version)
+    locks = [folder / "package.json", folder / "package-lock.json"]
+    stamp = _Stamp(folder / "node_modules" / ".made-from", locks, version)
     if not stamp.fits():
-        _set_up([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], NODE_FOLDER)
+        _set_up([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
         stamp.write()
-    return Environment(Path(node), NODE_FOLDER)
+    return Environment(Path(node), folder)
 
 
 @dataclass(frozen=True)

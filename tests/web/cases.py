@@ -49,7 +49,9 @@ def told(ledger: Ledger) -> Json:
 
 def judged_by(context: Context) -> Json:
     """A context: the policy as JSON, the development roots as PEM."""
-    roots = [root.certificate.public_bytes(Encoding.PEM).decode() for root in context.roots.accepted if root.development]
+    roots = [
+        root.certificate.public_bytes(Encoding.PEM).decode() for root in context.roots.accepted if root.development
+    ]
     return {"policy": msgspec.to_builtins(context.policy), "pem": "".join(roots) or None, "now": context.now}
 
 
@@ -88,7 +90,9 @@ class Recorder:
 
     def add(self, kind: str, expected: Json, **given: Any) -> None:
         """One case."""
-        self.cases.append({"name": f"{kind} {len(self.cases)}: {self._name}", "kind": kind, "expected": expected, **given})
+        self.cases.append(
+            {"name": f"{kind} {len(self.cases)}: {self._name}", "kind": kind, "expected": expected, **given}
+        )
 
     @contextmanager
     def watching(self, *pairs: tuple[Any, str, Callable[..., Any]]) -> Iterator[None]:
@@ -224,7 +228,9 @@ def answers(recorder: Recorder) -> None:
         for name, (_, run) in tests.BREAKS.items():
             recorder.run(name, run)
         for broken in ("session.1", "session.2", "session.3", "session.4"):
-            recorder.run(broken, lambda broken=broken: tests.test_a_session_that_does_not_verify_fails_the_receipt_too(broken))
+            recorder.run(
+                broken, lambda broken=broken: tests.test_a_session_that_does_not_verify_fails_the_receipt_too(broken)
+            )
         for test in (
             tests.test_receipt_3_of_another_keyset_with_the_same_key,
             tests.test_a_good_receipt_passes_every_step_but_the_upstream,
@@ -263,7 +269,9 @@ def mutations(recorder: Recorder, count: int) -> None:
     for name, (raw, context) in contexts.items():
         for place in sorted(chosen.sample(range(len(raw)), count)):
             changed = _flipped(raw, place, chosen)
-            recorder.run(f"{name}, byte {place}", lambda raw=changed, context=context: recorder.quote(Ledger(), context, raw))
+            recorder.run(
+                f"{name}, byte {place}", lambda raw=changed, context=context: recorder.quote(Ledger(), context, raw)
+            )
     _mutated_receipts(recorder, chosen, count)
     _mutated_reports(recorder, chosen, count)
 
@@ -322,9 +330,14 @@ def _other(value: Any, chosen: random.Random) -> Any:
     if not isinstance(value, str) or not value or chosen.random() < 0.2:
         return chosen.choice([None, 0, "", [], {}, True, 1.5, "0", [value], {"a": value}])
     place = chosen.randrange(len(value))
-    letter = chosen.choice("0123456789abcdefABCDEFxyz+/= \n\"{}[]")
+    letter = chosen.choice('0123456789abcdefABCDEFxyz+/= \n"{}[]')
     return chosen.choice(
-        [value[:place] + letter + value[place + 1 :], value[:place], value + value[place], value[:place] + value[place + 1 :]]
+        [
+            value[:place] + letter + value[place + 1 :],
+            value[:place],
+            value + value[place],
+            value[:place] + value[place + 1 :],
+        ]
     )
 
 

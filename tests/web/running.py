@@ -32,15 +32,16 @@ FLAGS: Final = (
 Run = Callable[[str, Any], Any]
 
 
-def in_node(folder: Path) -> Run:
-    """Runs ``outcomes`` or ``talk`` in Node; inputs go through a file in this folder."""
+def in_node(folder: Path, *missing: str) -> Run:
+    """Runs ``outcomes`` or ``talk`` in Node; inputs go through a file in this folder. ``missing`` names an algorithm that
+    is taken away, or ``all``."""
     node = shutil.which("node")
     assert node is not None, "Node 20 or later is needed"
 
     def run(what: str, given: Any) -> Any:
         file = folder / "given.json"
         file.write_text(json.dumps(given))
-        command = [node, str(HERE / "node.mjs"), str(PROOF), what, str(file)]
+        command = [node, str(HERE / "node.mjs"), str(PROOF), what, str(file), *missing]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout)

@@ -137,7 +137,10 @@ def drop_collateral(report: dict[str, Any]) -> None:
 
 REPORTS: dict[str, tuple[set[str], Callable[[Passing], None]]] = {
     "another keyset": ({"report.3"}, in_report(other_keyset)),
-    "another digest": ({"report.1"}, in_report(lambda report: report.update(workload_keyset_digest="sha256:" + "0" * 64))),
+    "another digest": (
+        {"report.1"},
+        in_report(lambda report: report.update(workload_keyset_digest="sha256:" + "0" * 64)),
+    ),
     "a bit of RTMR3": ({"tdx.4", "report.2"}, in_report(in_quote(520))),
     "a bit of the quoting enclave": ({"tdx.3", "report.2"}, in_report(in_quote(834))),
     "the event log": ({"dstack.2"}, in_report(in_log)),
@@ -266,7 +269,9 @@ ANSWERS: dict[str, tuple[set[str], str, Callable[[Passing], None]]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_or_receipt_that_was_changed_is_never_good(run: Run, served: World, relay: Between, name: str) -> None:
+def test_an_answer_or_receipt_that_was_changed_is_never_good(
+    run: Run, served: World, relay: Between, name: str
+) -> None:
     steps, problem, relay.relay.tamper = ANSWERS[name]
     found = run("talk", given(served, relay.url))
     answer = found["answer"]

@@ -122,7 +122,10 @@ BODIES = {
     "text": ("chat/completions", {"model": "m", "messages": [{"role": "user", "content": "hello é 😀"}]}),
     "parts": (
         "chat/completions",
-        {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "x", "y": 1}]}]},
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "x", "y": 1}]}],
+        },
     ),
     "an array in a text": ("chat/completions", {"model": "m", "messages": [{"role": "user", "content": " [1, 2]"}]}),
     "no array in a text": ("chat/completions", {"model": "m", "messages": [{"role": "user", "content": "[1, 2"}]}),
@@ -133,7 +136,7 @@ BODIES = {
             "messages": [
                 {"role": "system", "content": ""},
                 {"role": "assistant", "content": None, "tool_calls": []},
-                {"role": "user", "content": "\u0000\u001f\u007f\"\\/"},
+                {"role": "user", "content": '\u0000\u001f\u007f"\\/'},
             ],
         },
     ),
@@ -270,7 +273,10 @@ def test_sealed_answers_whole_and_in_pieces(run: Run) -> None:
         if "opened" in given:
             assert found.get("ok") == given["opened"], (given["name"], found)
         else:
-            assert found.get("error") == {"forged": "Forged", "truncated": "Truncated"}[given["error"]], (given["name"], found)
+            assert found.get("error") == {"forged": "Forged", "truncated": "Truncated"}[given["error"]], (
+                given["name"],
+                found,
+            )
 
 
 def test_known_fields(run: Run) -> None:

@@ -65,7 +65,9 @@ def test_most_cases_are_wrong_ones_and_every_kind_is_there() -> None:
     failing = [one for one in cases() if any(step["outcome"] == "fail" for step in one["expected"]["findings"])]
     assert len(failing) > len(cases()) / 2
     broken = {step["step"] for one in failing for step in one["expected"]["findings"] if step["outcome"] == "fail"}
-    wanted = {f"report.{number}" for number in range(1, 12)} - {"report.7"} | {f"tdx.{number}" for number in range(1, 11)}
+    wanted = {f"report.{number}" for number in range(1, 12)} - {"report.7"} | {
+        f"tdx.{number}" for number in range(1, 11)
+    }
     wanted |= {f"dstack.{number}" for number in range(1, 12)} - {"dstack.7"}
     wanted |= {f"receipt.{number}" for number in range(1, 10)} | {f"session.{number}" for number in range(1, 5)}
     assert wanted <= broken
@@ -101,7 +103,9 @@ def test_the_same_roots_and_the_same_proof(results: dict[str, Any]) -> None:
         expected, found = one["expected"], results[one["name"]]
         for name in ("roots", "proven", "good", "established"):
             if name in expected and not has_gpus(expected):
-                assert list(expected[name]) == list(found[name]) if name == "roots" else expected[name] == found[name], (
+                assert (
+                    list(expected[name]) == list(found[name]) if name == "roots" else expected[name] == found[name]
+                ), (
                     one["name"],
                     name,
                 )

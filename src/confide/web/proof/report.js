@@ -45,9 +45,13 @@ const gpuShape = record(
   { closed: false },
 );
 /** @type {import("./shapes.js").Shape} */
-const textOrList = (value, where) => Array.isArray(value) || string()(value, where);
+const textOrList = (value, where) => {
+  if (!Array.isArray(value)) string()(value, where);
+};
 /** @type {import("./shapes.js").Shape} */
-const textOrObject = (value, where) => isObject(value) || string()(value, where);
+const textOrObject = (value, where) => {
+  if (!isObject(value)) string()(value, where);
+};
 /** The members of `evidence` that are known here; others are left unread, null reads as absent. */
 const evidenceShape = record(
   { quote: string() },

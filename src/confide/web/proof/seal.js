@@ -359,7 +359,7 @@ export class Opener {
       await this.#replace(rule, value, head, path);
       return value;
     }
-    return this.#field(head, path, typeof rule === "string" ? rule : "rest", value);
+    return this.#field(head, path, typeof rule === "string" ? /** @type {Rule} */ (rule) : "rest", value);
   }
 
   /** @param {Shape} shape @param {number} place @param {any} entry @param {string} head @param {Path} path */

@@ -43,7 +43,9 @@ export const object = (value, where) => demand(isObject(value), where, "an objec
 export const oneOf = (...values) => (value, where) => demand(values.includes(value), where, values.join(" or "));
 
 /** @param {Shape} shape @returns {Shape} */
-export const nullable = (shape) => (value, where) => value === null || shape(value, where);
+export const nullable = (shape) => (value, where) => {
+  if (value !== null) shape(value, where);
+};
 
 /** A list. @param {Shape} shape  of each entry @param {number} [most] @returns {Shape} */
 export const listOf = (shape, most = Infinity) => (value, where) => {

@@ -1,0 +1,143 @@
+"""The page's modules as text: typed, small, the steps that Python has, and asking nobody but the service."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from confide.verify.audit import catalogue
+from confide.verify.roots import pinned
+from tests.client.world import MODEL, World
+from tests.clients.environments import node_environment
+from tests.web.cases import Json, Recorder, answers, quotes, reports
+from tests.web.running import HERE, PROOF, in_node
+
+MODULES = sorted(PROOF.glob("*.js"))
+MOST_BYTES = 256_000
+
+
+def test_there_are_modules() -> None:
+    assert {"index.js", "attest.js", "exchange.js", "catalogue.js"} <= {path.name for path in MODULES}
+
+
+def test_every_type_holds() -> None:
+    """JSDoc types, checked by TypeScript as strictly as it can."""
+    environment = node_environment(HERE)
+    compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
+    done = subprocess.run(
+        [str(environment.program), str(compiler), "-p", str(HERE / "tsconfig.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_they_are_small() -> None:
+    whole = b"".join(path.read_bytes() for path in MODULES)
+    assert len(whole) < MOST_BYTES
+    assert len(gzip.compress(whole)) < MOST_BYTES / 3
+
+
+def test_nothing_is_asked_of_anybody_else_and_no_text_is_run() -> None:
+    for path in MODULES:
+        text = path.read_text()
+        assert not re.search(
+            r"https?://|\beval\(|\bFunction\(|innerHTML|localStorage|XMLHttpRequest|\bwindow\b", text
+        ), path
+        imported = re.findall(r'(?:from|import\() ?"([^"]+)"', text)
+        assert all(name.startswith("./") and (PROOF / name).exists() for name in imported), path
+
+
+def test_the_steps_are_those_of_python(tmp_path: Path) -> None:
+    """Ids, titles and what each proves; ``make docs`` writes them."""
+    program = f'import {{ STEPS, INTEL_ROOT }} from "{PROOF.as_uri()}/catalogue.js"; console.log(JSON.stringify([STEPS, INTEL_ROOT]));'
+    file = tmp_path / "steps.mjs"
+    file.write_text(program)
+    done = subprocess.run(["node", str(file)], capture_output=True, text=True, check=True)
+    steps, root = json.loads(done.stdout)
+    python = {group.name: group for group in catalogue()}
+    assert {"report", "tdx", "dstack", "receipt", "session", "claims"} <= steps.keys()
+    for name, group in steps.items():
+        assert [(one["id"], one["title"], one["proves"]) for one in group["steps"]] == [
+            (one.id, one.title, one.proves) for one in python[name].steps
+        ]
+    assert root["name"] == next(one.name for one in pinned() if one.use == "tdx")
+
+
+def test_importing_them_does_nothing(tmp_path: Path) -> None:
+    """No request, no timer, no output."""
+    program = f"""
+        for (const name of ["fetch", "setTimeout", "setInterval"]) globalThis[name] = () => {{ throw new Error(name); }};
+        await import("{PROOF.as_uri()}/index.js");
+    """
+    file = tmp_path / "importing.mjs"
+    file.write_text(program)
+    done = subprocess.run(["node", str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+
+
+# What not every browser has ------------------------------------------------------------------------------------------
+
+
+def test_without_ed25519_receipts_are_not_checked(tmp_path: Path) -> None:
+    (case,) = [
+        one for one in _receipts() if not any(step["outcome"] == "fail" for step in one["expected"]["findings"])
+    ][:1]
+    (found,) = in_node(tmp_path, "Ed25519")("outcomes", [case])
+    steps = {one["step"]: one for one in found["findings"]}
+    assert (steps["receipt.2"]["outcome"], steps["receipt.2"]["required"]) == ("not checked", True)
+    assert steps["receipt.2"]["detail"].startswith("this browser can't")
+    assert (steps["receipt.4"]["outcome"], found["good"]) == ("pass", False)
+
+
+def _receipts() -> list[Json]:
+    recorder = Recorder()
+    answers(recorder)
+    return [one for one in recorder.cases if one["kind"] == "receipt"]
+
+
+def test_without_x25519_nothing_is_sealed_and_the_channel_says_so(tmp_path: Path, served: World) -> None:
+    pem = served.pki.roots_pem().decode()
+    found = in_node(tmp_path, "X25519")("talk", {"url": served.url, "key": served.key, "model": MODEL, "pem": pem})
+    steps = {one["step"]: one["outcome"] for one in found["verdict"]["findings"]}
+    assert (found["sealed"], steps["report.10"], found["verdict"]["exit_code"]) == (False, "not checked", 5)
+
+
+def test_without_web_crypto_nothing_passes(tmp_path: Path) -> None:
+    recorder = Recorder()
+    reports(recorder)
+    quotes(recorder)
+    for found in in_node(tmp_path, "all")("outcomes", recorder.cases):
+        for one in found["findings"]:
+            assert one["outcome"] != "pass" or one["step"] == "tdx.1", one  # a quote's layout can be read all the same
+
+
+def test_a_check_that_breaks_off_has_failed(tmp_path: Path) -> None:
+    """Whatever is thrown in a step is its failure, and what was not reached is not checked."""
+    program = f"""
+        import {{ Ledger, judge }} from "{PROOF.as_uri()}/verdict.js";
+        const ledger = new Ledger();
+        const made = await ledger.group("receipt", async (checks) => {{
+            await checks.check(2, () => null.nothing);
+            await checks.check(3, async () => {{ throw "a text"; }});
+            await checks.check(4, () => "said");
+            await checks.need(5, () => {{ throw new RangeError("no"); }});
+            await checks.check(6, () => "never reached");
+        }});
+        const verdict = judge(ledger, {{ subject: "", at: 0, policy: null, digest: "", claims: {{}} }});
+        console.log(JSON.stringify([ledger.findings, made.failed, verdict]));
+    """
+    file = tmp_path / "breaking.mjs"
+    file.write_text(program)
+    done = subprocess.run(["node", str(file)], capture_output=True, text=True, check=True)
+    findings, failed, verdict = json.loads(done.stdout)
+    outcomes = {one["step"]: one["outcome"] for one in findings}
+    assert outcomes == dict.fromkeys(("receipt.2", "receipt.3", "receipt.5"), "fail") | {
+        "receipt.4": "pass"
+    } | dict.fromkeys(("receipt.1", "receipt.6", "receipt.7", "receipt.8", "receipt.9"), "not checked")
+    assert failed
+    assert (verdict["exit_code"], verdict["ok"], verdict["verdict"]) == (1, False, "failed")
