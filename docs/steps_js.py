@@ -1,4 +1,4 @@
-"""What the page's modules take from Python: the steps, which must be called the same, and Intel's root, which is pinned."""
+"""What the page's modules take from Python: the steps, which must be called the same, and Intel's pinned root."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ def module() -> str:
     """``catalogue.js``: the steps with their ids, titles and what each proves, and the root."""
     (root,) = Roots.of(["intel"]).for_use("tdx")
     groups = "\n".join(_group(group) for group in catalogue() if group.name in GROUPS)
-    return f"""/** Every step, with its number and words, and the pinned root. Written by `make docs` from `confide/verify`: change them there. */
+    return f"""/** Every step with its words, and the pinned root: written by `make docs`, changed in `confide/verify`. */
 
 /** @typedef {{{{id: string, title: string, proves: string}}}} Step */
 
-/** Name, title, source, and of each step the title and what it proves. @type {{[string, string, string, [string, string][]][]}} */
+/**
+ * Name, title, source, and of each step the title and what it proves.
+ * @type {{[string, string, string, [string, string][]][]}}
+ */
 const GROUPS = [
 {groups}
 ];
 
-/** The steps of each kind of evidence, numbered from 1. @type {{Record<string, {{name: string, title: string, source: string, steps: Step[]}}>}} */
+/**
+ * The steps of each kind of evidence, numbered from 1.
+ * @type {{Record<string, {{name: string, title: string, source: string, steps: Step[]}}>}}
+ */
 export const STEPS = Object.fromEntries(
   GROUPS.map(([name, title, source, steps]) => {{
     const numbered = steps.map(([asked, proves], at) => ({{ id: `${{name}}.${{at + 1}}`, title: asked, proves }}));

@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from confide.errors import ConfideError
 from confide.verify.audit import check_report
 from confide.verify.context import Context
+from confide.verify.firstuse import accepting_anything
 from confide.verify.receipt import verify_receipt
 from confide.verify.report import verify_report
 from confide.verify.saved import Established, SavedReport
@@ -94,12 +94,6 @@ class Recorder:
             {"name": f"{kind} {len(self.cases)}: {self._name}", "kind": kind, "expected": expected, **given}
         )
 
-    @contextmanager
-    def watching(self, *pairs: tuple[Any, str, Callable[..., Any]]) -> Iterator[None]:
-        """Within, the verifiers of these modules are watched."""
-        with mock.patch.multiple(pairs[0][0], **{name: call for _, name, call in pairs}):
-            yield
-
     def run(self, name: str, call: Callable[[], Any]) -> None:
         """Something to watch, by a name."""
         self._name = name
@@ -169,7 +163,7 @@ def _json(data: bytes) -> Any:
 def reports(recorder: Recorder) -> None:
     """Reports, each with one thing broken."""
     tests = test_verify_report
-    with recorder.watching((tests, "verify_report", recorder.report)):
+    with mock.patch.object(tests, "verify_report", recorder.report):
         for name, (_, run) in tests.BREAKS.items():
             recorder.run(name, run)
         recorder.run("good", lambda: tests.check(made_report()))
@@ -179,13 +173,7 @@ def reports(recorder: Recorder) -> None:
         recorder.run("no collateral", lambda: tests.check(made_report(evidence={"collateral": None})))
         recorder.run("no log", lambda: tests.check(made_report(evidence={"event_log": None, "app_compose": None})))
         recorder.run("out of date", lambda: tests.check(made_report(collateral={"status": "OutOfDate"})))
-        recorder.run("no policy", lambda: tests.check(made_report(), _anything()))
-
-
-def _anything() -> Any:
-    from confide.verify.firstuse import accepting_anything
-
-    return accepting_anything()
+        recorder.run("no policy", lambda: tests.check(made_report(), accepting_anything()))
 
 
 def quotes(recorder: Recorder) -> None:
@@ -224,7 +212,7 @@ def guests(recorder: Recorder) -> None:
 def answers(recorder: Recorder) -> None:
     """Receipts and sessions."""
     tests = test_verify_receipt
-    with recorder.watching((tests, "verify_receipt", recorder.receipt)):
+    with mock.patch.object(tests, "verify_receipt", recorder.receipt):
         for name, (_, run) in tests.BREAKS.items():
             recorder.run(name, run)
         for broken in ("session.1", "session.2", "session.3", "session.4"):
@@ -249,7 +237,7 @@ def answers(recorder: Recorder) -> None:
         ):
             recorder.run(test.__name__, test)
     sessions = test_verify_session
-    with recorder.watching((sessions, "verify_session", recorder.session)):
+    with mock.patch.object(sessions, "verify_session", recorder.session):
         for name, (_, run) in sessions.BREAKS.items():
             recorder.run(name, run)
         recorder.run("good", sessions.test_a_good_session_passes_and_its_evidence_is_not_called_verified_session_5)
@@ -283,7 +271,7 @@ def _flipped(data: bytes, place: int, chosen: random.Random) -> bytes:
 def _mutated_receipts(recorder: Recorder, chosen: random.Random, count: int) -> None:
     tests = test_verify_receipt
     document = made_receipt(forwarded=tests.REQUEST)
-    with recorder.watching((tests, "verify_receipt", recorder.receipt)):
+    with mock.patch.object(tests, "verify_receipt", recorder.receipt):
         for place in sorted(chosen.sample(range(len(document)), min(count, len(document)))):
             changed = _flipped(document, place, chosen)
             recorder.run(f"byte {place}", lambda changed=changed: tests.check(changed))
@@ -384,8 +372,3 @@ def recorded(mutated: int) -> list[Json]:
         table(recorder)
     mutations(recorder, mutated)
     return recorder.cases
-
-
-def expectations(cases: list[Json]) -> Mapping[str, Json]:
-    """What is expected, by name."""
-    return {one["name"]: one["expected"] for one in cases}

@@ -5,7 +5,21 @@
 
 /** @param {any[]} cases @param {string} proof @returns {Promise<any[]>} */
 export async function outcomes(cases, proof) {
-  const names = ["aci", "bytes", "dstack", "index", "jcs", "policy", "receipt", "report", "roots", "seal", "session", "tdx", "verdict"];
+  const names = [
+    "aci",
+    "bytes",
+    "dstack",
+    "index",
+    "jcs",
+    "policy",
+    "receipt",
+    "report",
+    "roots",
+    "seal",
+    "session",
+    "tdx",
+    "verdict",
+  ];
   const found = await Promise.all(names.map((name) => import(`${proof}/${name}.js`)));
   const modules = Object.fromEntries(names.map((name, at) => [name, found[at]]));
   const results = [];
@@ -22,7 +36,8 @@ async function outcome(one, modules) {
 }
 
 const bytesOf = (modules, text) => (text === null ? null : modules.bytes.fromBase64(text, "a case"));
-const bytesIn = (modules, texts) => Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, bytesOf(modules, text)]));
+const bytesIn = (modules, texts) =>
+  Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, bytesOf(modules, text)]));
 
 function contextOf({ policy, pem, now }, { policy: policies, roots }) {
   const filled = policies.withDefaults(policy);
@@ -50,7 +65,8 @@ const KINDS = {
     const { workload_keyset_digest: digest, service_capabilities: said, attestation } = report;
     for (const nonce of nonces) {
       const slot = modules.bytes.hex((await modules.aci.reportDataSlot(digest, nonce)).subarray(0, 32));
-      if (slot === attestation.report_data) return { ok: { digest, serving: said?.serving ?? "aggregator", nonce, report_data: slot } };
+      if (slot === attestation.report_data)
+        return { ok: { digest, serving: said?.serving ?? "aggregator", nonce, report_data: slot } };
     }
     throw new Error("bound to no nonce");
   },
@@ -69,17 +85,33 @@ const KINDS = {
 
   async signed_receipt({ data, keyset }, modules) {
     const ledger = new modules.verdict.Ledger();
-    const established = { keyset: modules.jcs.parse(bytesOf(modules, keyset)), keyset_digest: "", manifest: null, serving: "direct" };
+    const established = {
+      keyset: modules.jcs.parse(bytesOf(modules, keyset)),
+      keyset_digest: "",
+      manifest: null,
+      serving: "direct",
+    };
     const context = { policy: modules.policy.withDefaults({}), roots: [], now: 0 };
     const about = { requestDigest: null, responseDigest: null };
-    const { receipt } = await modules.receipt.verifyReceipt(ledger, context, established, bytesOf(modules, data), about);
-    const failed = ledger.findings.find(({ step, outcome }) => ["receipt.1", "receipt.2"].includes(step) && outcome !== "pass");
+    const { receipt } = await modules.receipt.verifyReceipt(
+      ledger,
+      context,
+      established,
+      bytesOf(modules, data),
+      about,
+    );
+    const failed = ledger.findings.find(
+      ({ step, outcome }) => ["receipt.1", "receipt.2"].includes(step) && outcome !== "pass",
+    );
     if (failed) return { error: failed.step, message: failed.detail };
     const { signature, ...unsigned } = receipt;
     const hashOf = (type) => receipt.event_log.find((event) => event.type === type).body_hash;
     return {
       ok: {
-        signed_sha256: new modules.index.Sha256().update(modules.jcs.canonical(unsigned)).digest().slice("sha256:".length),
+        signed_sha256: new modules.index.Sha256()
+          .update(modules.jcs.canonical(unsigned))
+          .digest()
+          .slice("sha256:".length),
         request_hash: hashOf("request.received"),
         response_hash: hashOf("response.returned"),
         events: receipt.event_log.length,
@@ -89,13 +121,21 @@ const KINDS = {
 
   async report(one, modules) {
     const ledger = new modules.verdict.Ledger();
-    const saved = { ...one.saved, document: bytesOf(modules, one.saved.document), manifest: bytesOf(modules, one.saved.manifest) };
+    const saved = {
+      ...one.saved,
+      document: bytesOf(modules, one.saved.document),
+      manifest: bytesOf(modules, one.saved.manifest),
+    };
     const established = await modules.report.verifyReport(ledger, contextOf(one, modules), saved);
     return { ...told(ledger), facts: ledger.facts, established: established !== null };
   },
 
   async saved(one, modules) {
-    const saved = { ...one.saved, document: bytesOf(modules, one.saved.document), manifest: bytesOf(modules, one.saved.manifest) };
+    const saved = {
+      ...one.saved,
+      document: bytesOf(modules, one.saved.document),
+      manifest: bytesOf(modules, one.saved.manifest),
+    };
     const options = { now: one.now, policy: one.policy, developmentRoot: one.pem ?? undefined };
     const { verdict } = await modules.index.verifySaved(saved, options);
     return verdict;
@@ -103,13 +143,20 @@ const KINDS = {
 
   async quote(one, modules) {
     const ledger = new modules.verdict.Ledger();
-    const report = await modules.tdx.verifyTdx(ledger, contextOf(one, modules), bytesOf(modules, one.raw), one.collateral);
+    const report = await modules.tdx.verifyTdx(
+      ledger,
+      contextOf(one, modules),
+      bytesOf(modules, one.raw),
+      one.collateral,
+    );
     return { ...told(ledger), facts: ledger.facts, proven: report !== null };
   },
 
   async dstack(one, modules) {
     const ledger = new modules.verdict.Ledger();
-    const td = Object.fromEntries(Object.entries(one.td).map(([name, text]) => [name, modules.bytes.fromHex(text, name)]));
+    const td = Object.fromEntries(
+      Object.entries(one.td).map(([name, text]) => [name, modules.bytes.fromHex(text, name)]),
+    );
     await modules.dstack.verifyDstack(ledger, contextOf(one, modules), td, one.evidence);
     return { ...told(ledger), facts: ledger.facts };
   },
@@ -117,19 +164,32 @@ const KINDS = {
   async receipt(one, modules) {
     const ledger = new modules.verdict.Ledger();
     const established = establishedOf(modules, one.established);
-    const { good } = await modules.receipt.verifyReceipt(ledger, contextOf(one, modules), established, bytesOf(modules, one.document), {
-      requestDigest: one.asked,
-      responseDigest: one.answered,
-      model: one.model,
-      sessions: bytesIn(modules, one.sessions),
-      subject: one.subject,
-    });
+    const { good } = await modules.receipt.verifyReceipt(
+      ledger,
+      contextOf(one, modules),
+      established,
+      bytesOf(modules, one.document),
+      {
+        requestDigest: one.asked,
+        responseDigest: one.answered,
+        model: one.model,
+        sessions: bytesIn(modules, one.sessions),
+        subject: one.subject,
+      },
+    );
     return { ...told(ledger), good };
   },
 
   async session(one, modules) {
     const ledger = new modules.verdict.Ledger();
-    await modules.session.verifySession(ledger, contextOf(one, modules), one.id, bytesOf(modules, one.document), one.at, "");
+    await modules.session.verifySession(
+      ledger,
+      contextOf(one, modules),
+      one.id,
+      bytesOf(modules, one.document),
+      one.at,
+      "",
+    );
     return told(ledger);
   },
 
@@ -154,12 +214,20 @@ const KINDS = {
     const drawn = [fromHex(one.ephemeral, ""), fromHex(one.nonce, "")];
     const service = await modules.seal.pairOf(fromHex(one.private, ""));
     const sealed = await modules.seal.sealField(service.point, one.plaintext, utf8(one.aad), () => drawn.shift());
-    return { ok: { sealed, opened: await modules.seal.openField(service, one.ciphertext, utf8(one.aad)), point: hex(service.point) } };
+    return {
+      ok: {
+        sealed,
+        opened: await modules.seal.openField(service, one.ciphertext, utf8(one.aad)),
+        point: hex(service.point),
+      },
+    };
   },
 
   async sealed(one, modules) {
     const key = { key_id: "k", algo: "x25519-aes-256-gcm-hkdf-sha256", public_key: one.key };
-    const { headers, body, restored } = await modules.index.Sealer.seal(key, one.path, bytesOf(modules, one.body), { now: one.now });
+    const { headers, body, restored } = await modules.index.Sealer.seal(key, one.path, bytesOf(modules, one.body), {
+      now: one.now,
+    });
     return { ok: { headers, body: modules.bytes.fromUtf8(body), restored: modules.bytes.fromUtf8(restored) } };
   },
 

@@ -1,4 +1,4 @@
-"""Where the page's modules are run: in Node, and in Debian's Chromium. Both get the same input and give the same JSON."""
+"""Where the page's modules are run: in Node, and in Debian's Chromium. The same input gives the same JSON in both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import httpx
 from playwright.sync_api import sync_playwright
@@ -33,8 +33,10 @@ Run = Callable[[str, Any], Any]
 
 
 def in_node(folder: Path, *missing: str) -> Run:
-    """Runs ``outcomes`` or ``talk`` in Node; inputs go through a file in this folder. ``missing`` names an algorithm that
-    is taken away, or ``all``."""
+    """Runs ``outcomes`` or ``talk`` in Node; inputs go through a file in this folder.
+
+    ``missing`` names an algorithm that is taken away, or ``all``.
+    """
     node = shutil.which("node")
     assert node is not None, "Node 20 or later is needed"
 
@@ -53,7 +55,7 @@ class _Handler(SimpleHTTPRequestHandler):
     """Static files of two folders, one input, and everything below /v1 from the service: a page has one origin."""
 
     protocol_version = "HTTP/1.1"
-    extensions_map = {".js": "text/javascript", ".mjs": "text/javascript"}
+    extensions_map: ClassVar[dict[str, str]] = {".js": "text/javascript", ".mjs": "text/javascript"}
     given: bytes = b""
     service: str = ""
 
@@ -101,7 +103,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 @contextmanager
 def in_browser() -> Iterator[Run]:
-    """Runs the same in a page of Chromium, which may ask nobody but this machine; errors in its console are failures."""
+    """Runs the same in a page of Chromium, which asks nobody but this machine. Errors of the page are failures."""
     served = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=served.serve_forever, daemon=True)
     thread.start()

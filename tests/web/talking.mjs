@@ -15,8 +15,16 @@ export async function talk(given, proof) {
   }
   const told = { verdict: attested.verdict, sealed: attested.sealKey !== null };
   if (attested.established === null) return told;
-  const body = JSON.stringify({ model, stream, temperature: 0.5, top_p: 1e-7, messages: [{ role: "user", content: "Hello, wörld! 😀" }] });
-  const exchange = await Exchange.open(attested, "/v1/chat/completions", body, { headers: { Authorization: `Bearer ${key}` } });
+  const body = JSON.stringify({
+    model,
+    stream,
+    temperature: 0.5,
+    top_p: 1e-7,
+    messages: [{ role: "user", content: "Hello, wörld! 😀" }],
+  });
+  const exchange = await Exchange.open(attested, "/v1/chat/completions", body, {
+    headers: { Authorization: `Bearer ${key}` },
+  });
   const shown = [];
   let problem = null;
   try {

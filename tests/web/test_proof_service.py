@@ -1,4 +1,4 @@
-"""A page against a running server: verified, sealed, checked, audited; and against one that is tampered with on the way."""
+"""A page against a running server: verified, sealed, checked, audited; and against one that is tampered with."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.client.world import MODEL, POLICY, Between, Passing, World
 from tests.web.running import Run
 
 ROOT = "development root for quotes"
+OTHER = "sha256:" + "0" * 64
 
 
 def given(served: World, url: str | None = None, **more: Any) -> dict[str, Any]:
@@ -190,11 +191,6 @@ def test_a_service_that_serves_something_else_than_at_first_use(run: Run, served
     assert failing(verdict["findings"]) == {"report.8"}
 
 
-def in_answer(change: Callable[[Passing], object]) -> Callable[[Passing], None]:
-    """Change the answer on its way."""
-    return lambda passing: change(passing) and None if passing.is_answer else None
-
-
 def in_receipt(change: Callable[[dict[str, Any]], object]) -> Callable[[Passing], None]:
     """Change the receipt on its way."""
 
@@ -250,10 +246,10 @@ def event(type: str, digest: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-OTHER = "sha256:" + "0" * 64
+LETTER, MORE = b'content":"', b'content":"0'
 ANSWERS: dict[str, tuple[set[str], str, Callable[[Passing], None]]] = {
     "a comment in the stream": ({"receipt.5"}, "", body(lambda data: b": hello\n\n" + data)),
-    "a sealed letter": ({"receipt.5"}, "isn't what the service", body(lambda data: data.replace(b'content":"', b'content":"0', 1))),
+    "a sealed letter": ({"receipt.5"}, "isn't what the service", body(lambda data: data.replace(LETTER, MORE, 1))),
     "cut off": ({"receipt.5"}, "", cut_off),
     "in clear": (set(), "in clear", header("x-e2ee-applied", "false")),
     "no receipt named": (set(), "no receipt", header("x-receipt-id", None)),

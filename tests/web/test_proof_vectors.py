@@ -1,4 +1,4 @@
-"""The vectors of the project, run by the page's modules: whole, byte by byte and in odd pieces, in Node and in a browser."""
+"""The vectors of the project, run by the page's modules: whole, byte by byte and in odd pieces, in both places."""
 
 from __future__ import annotations
 

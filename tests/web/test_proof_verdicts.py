@@ -91,7 +91,7 @@ def test_what_a_page_cannot_check_is_said_and_never_passed(results: dict[str, An
         python, page = by_step(one["expected"]["findings"]), by_step(results[one["name"]]["findings"])
         assert python.keys() == page.keys()
         for step, outcome in page.items():
-            if step[0].startswith(ELSEWHERE) and step[0] != "gpus.1" or step[0] == "report.9":
+            if (step[0].startswith(ELSEWHERE) and step[0] != "gpus.1") or step[0] == "report.9":
                 assert outcome[0] == "not checked", step
             else:
                 assert outcome == python[step], step

@@ -90,7 +90,10 @@ export function keysetDigest(keyset) {
   return sha256(canonical(keyset));
 }
 
-/** The manifest's digest in a subject that names one, or null. @param {string | null} subject @returns {string | null} */
+/**
+ * The manifest's digest in a subject that names one, or null.
+ * @param {string | null} subject @returns {string | null}
+ */
 export function subjectManifest(subject) {
   return subject?.match(MANIFEST)?.[1] ?? null;
 }
@@ -100,7 +103,9 @@ export function tlsKeysFor(keyset, host) {
   /** @param {string} one */
   const plain = (one) => one.trim().replace(/\.+$/, "").toLowerCase();
   const listed = keyset.tls_public_keys ?? [];
-  return listed.filter((key) => key.domain === undefined || plain(key.domain) === plain(host)).map((key) => key.spki_sha256);
+  return listed
+    .filter((key) => key.domain === undefined || plain(key.domain) === plain(host))
+    .map((key) => key.spki_sha256);
 }
 
 /** @param {string} nonce */

@@ -72,7 +72,16 @@ export async function verifySaved(saved, { now, policy = null, developmentRoot, 
     claims: claimsOf(ledger),
   });
   const report = established && (await parseReport(saved.document)).report;
-  return { baseUrl, saved, report, verdict, established, sealKey: null, context, captured_at: saved.captured_at ?? now };
+  return {
+    baseUrl,
+    saved,
+    report,
+    verdict,
+    established,
+    sealKey: null,
+    context,
+    captured_at: saved.captured_at ?? now,
+  };
 }
 
 /** @param {Policy | null} policy @param {number} now @param {string} [developmentRoot] @returns {Context} */
@@ -111,6 +120,7 @@ async function fetched(get, url, what) {
   } catch (failed) {
     throw new Unreachable(`${what} can't be had: ${failed instanceof Error ? failed.message : failed}`, 0);
   }
-  if (!response.ok) throw new Unreachable(`${what} can't be had: the service answered ${response.status}`, response.status);
+  if (!response.ok)
+    throw new Unreachable(`${what} can't be had: the service answered ${response.status}`, response.status);
   return new Uint8Array(await response.arrayBuffer());
 }

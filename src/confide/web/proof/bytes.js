@@ -1,4 +1,6 @@
-/** Bytes and how they are written: hexadecimal, base64, UTF-8, and a reader of fixed layouts that never reads past its end. */
+/**
+ * Bytes and how they are written: hexadecimal, base64, UTF-8, and a reader of fixed layouts that never reads past its end.
+ */
 
 /** Bytes or text that is not what it claims to be, or a check whose answer is no; the text says what was found. */
 export class CheckFailed extends Error {

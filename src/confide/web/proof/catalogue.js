@@ -1,8 +1,11 @@
-/** Every step, with its number and words, and the pinned root. Written by `make docs` from `confide/verify`: change them there. */
+/** Every step with its words, and the pinned root: written by `make docs`, changed in `confide/verify`. */
 
 /** @typedef {{id: string, title: string, proves: string}} Step */
 
-/** Name, title, source, and of each step the title and what it proves. @type {[string, string, string, [string, string][]][]} */
+/**
+ * Name, title, source, and of each step the title and what it proves.
+ * @type {[string, string, string, [string, string][]][]}
+ */
 const GROUPS = [
   ["report", "Attestation report", "ACI aci/1, 9.1", [
     ["well-formed", "It is a report of aci/1, and names the digest of the keyset inside."],
@@ -105,7 +108,10 @@ const GROUPS = [
   ]],
 ];
 
-/** The steps of each kind of evidence, numbered from 1. @type {Record<string, {name: string, title: string, source: string, steps: Step[]}>} */
+/**
+ * The steps of each kind of evidence, numbered from 1.
+ * @type {Record<string, {name: string, title: string, source: string, steps: Step[]}>}
+ */
 export const STEPS = Object.fromEntries(
   GROUPS.map(([name, title, source, steps]) => {
     const numbered = steps.map(([asked, proves], at) => ({ id: `${name}.${at + 1}`, title: asked, proves }));

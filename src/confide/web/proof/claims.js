@@ -13,7 +13,10 @@ import { NotChecked } from "./verdict.js";
 /** @typedef {import("./types.js").Outcome} Outcome */
 /** @typedef {{status: "asserted" | "refuted" | "unknown", source?: string, reason: string}} Claim */
 
-/** The steps by which a CPU's evidence is genuine and its guest can't be debugged; the others are for policies. @type {Record<string, number[]>} */
+/**
+ * The steps by which a CPU's evidence is genuine and its guest can't be debugged; the others are for policies.
+ * @type {Record<string, number[]>}
+ */
 const GENUINE = { tdx: [1, 2, 3, 4, 5, 8, 9], snp: [1, 2, 3, 4, 5, 6, 7, 8] };
 const BINDING = "report.3";
 const DEVICE = ["gpu.1", "gpu.2", "gpu.3", "gpu.4", "gpus.1", "gpus.2"];
@@ -74,7 +77,8 @@ export async function verifyClaims(ledger, context) {
   const told = claimsOf(ledger);
   await ledger.group("claims", async (checks) => {
     for (const [at, { title: name }] of STEPS.claims.steps.entries()) {
-      const would = told[name].status === found[name].status ? "" : "rests on a development root; on hardware it would be ";
+      const would =
+        told[name].status === found[name].status ? "" : "rests on a development root; on hardware it would be ";
       await checks.check(at + 1, () => checkClaim(name, found[name], context.policy.claims[name], would));
     }
   });
@@ -144,7 +148,10 @@ function osKnownGood(made) {
   return asserted("verifier_derived", "the policy accepts the measured OS image");
 }
 
-/** A compose hash is the word of the OS that measured it, so it counts only on an OS that is accepted itself. @param {Made} made @returns {Claim} */
+/**
+ * A compose hash is the word of the OS that measured it, so it counts only on an OS that is accepted itself.
+ * @param {Made} made @returns {Claim}
+ */
 function softwareKnownGood(made) {
   const kinds = made.has(...Object.keys(GENUINE));
   const launch = LAUNCH.filter((step) => kinds.includes(step.split(".")[0]));
@@ -168,7 +175,8 @@ function modelWeights(made) {
   if (accepted === false) {
     return refuted("verifier_derived", "the policy does not accept the manifest that the keyset names");
   }
-  if (accepted === null || made.unmade(["report.3", "report.8"])) return unknown("no manifest of models was bound and accepted");
+  if (accepted === null || made.unmade(["report.3", "report.8"]))
+    return unknown("no manifest of models was bound and accepted");
   return asserted("verifier_derived", `the quote binds the accepted manifest ${manifest}`);
 }
 

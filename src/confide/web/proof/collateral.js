@@ -8,14 +8,28 @@
 import { CheckFailed, fromHex, hex, same, utf8 } from "./bytes.js";
 import { parseLoosely } from "./jcs.js";
 import { integer, listOf, matching, oneOf, record, string } from "./shapes.js";
-import { basicConstraints, checkChain, day, isSigned, isSignedBy, keyOf, readChain, readCrl, serialOf } from "./x509.js";
+import {
+  basicConstraints,
+  checkChain,
+  day,
+  isSigned,
+  isSignedBy,
+  keyOf,
+  readChain,
+  readCrl,
+  serialOf,
+} from "./x509.js";
 
 /** @typedef {import("./tdx.js").Platform} Platform */
 /** @typedef {import("./quote.js").Quote} Quote */
 /** @typedef {import("./x509.js").Certificate} Certificate */
 /** @typedef {import("./verdict.js").Root} Root */
-/** @typedef {{text: Record<string, string>, info: any, identity: any}} Candidate  for this platform, as it says; nothing is believed yet */
-/** @typedef {{candidate: Candidate, signers: Certificate[], revoked: {root: Set<string>, pck: Set<string>}, expires: number}} Genuine */
+/**
+ * @typedef {{text: Record<string, string>, info: any, identity: any}} Candidate  for this platform, as it says; nothing is believed yet
+ */
+/**
+ * @typedef {{candidate: Candidate, signers: Certificate[], revoked: {root: Set<string>, pck: Set<string>}, expires: number}} Genuine
+ */
 /** @typedef {{status: string, advisories: string[], date: number}} Level  `date` in Unix seconds */
 /** @typedef {{status: string, advisories: string[], evaluationNumber: number, levels: [string, Level][]}} Standing */
 
@@ -60,7 +74,9 @@ const infoShape = record(
   {
     version: integer(3, 255),
     tcbType: integer(),
-    tcbLevels: listOf(levelOf(record({ sgxtcbcomponents: components, pcesvn: small, tdxtcbcomponents: components }, {}, open))),
+    tcbLevels: listOf(
+      levelOf(record({ sgxtcbcomponents: components, pcesvn: small, tdxtcbcomponents: components }, {}, open)),
+    ),
     tdxModule: record(module, {}, open),
   },
   { tdxModuleIdentities: listOf(record({ id: string(), ...module, tcbLevels: listOf(isvLevel) }, {}, open)) },
@@ -152,7 +168,10 @@ export async function genuine(found, platform, root, context) {
   return good;
 }
 
-/** @param {Candidate} one @param {Platform} platform @param {Root} root @param {number} now @returns {Promise<Genuine>} */
+/**
+ * @param {Candidate} one @param {Platform} platform @param {Root} root @param {number} now
+ * @returns {Promise<Genuine>}
+ */
 async function genuineOne(one, platform, root, now) {
   const { text, info, identity } = one;
   const infoSigner = await signer(text.tcb_info_issuer_chain, root, now, "the issuer chain of TCB info");
@@ -166,9 +185,13 @@ async function genuineOne(one, platform, root, now) {
   await checkSigned(identitySigner, text.qe_identity, text.qe_identity_signature, "QE identity");
   const rootCrl = await crl(text.root_ca_crl, platform.chain[2], now, "the CRL of the root");
   const pckCrl = await crl(text.pck_crl, platform.chain[1], now, "the PCK CRL");
-  if (identity.id !== "TD_QE") throw new CheckFailed(`found an identity of ${identity.id.slice(0, 40)}, expected TD_QE`);
+  if (identity.id !== "TD_QE")
+    throw new CheckFailed(`found an identity of ${identity.id.slice(0, 40)}, expected TD_QE`);
   const ends = [rootCrl.expires, pckCrl.expires];
-  for (const [signed, name] of [[info, "TCB info"], [identity, "QE identity"]]) {
+  for (const [signed, name] of [
+    [info, "TCB info"],
+    [identity, "QE identity"],
+  ]) {
     ends.push(at(signed.nextUpdate));
     checkDates(at(signed.issueDate), at(signed.nextUpdate), now, name);
   }
@@ -188,7 +211,8 @@ async function genuineOne(one, platform, root, now) {
 async function signer(text, root, now, what) {
   const { whole } = await checkChain(readChain(text, what), [root], now, what);
   const [first] = whole;
-  const isOther = first.extensions.has(SGX) || basicConstraints(first).isCa || !first.commonName.includes("TCB Signing");
+  const isOther =
+    first.extensions.has(SGX) || basicConstraints(first).isCa || !first.commonName.includes("TCB Signing");
   if (whole.length !== 2 || isOther) {
     throw new CheckFailed(`${what} is not that of a TCB signing certificate right under the root`);
   }
@@ -197,7 +221,9 @@ async function signer(text, root, now, what) {
 
 /** @param {Certificate} by @param {string} text @param {string} signature @param {string} what */
 async function checkSigned(by, text, signature, what) {
-  if (!(await isSigned(keyOf(by, `the signer of ${what}`), fromHex(signature, `the signature of ${what}`), utf8(text)))) {
+  if (
+    !(await isSigned(keyOf(by, `the signer of ${what}`), fromHex(signature, `the signature of ${what}`), utf8(text)))
+  ) {
     throw new CheckFailed(`${what} is not signed by its issuer`);
   }
 }
@@ -242,7 +268,10 @@ export function stand(quote, platform, [newest]) {
     status,
     advisories,
     evaluationNumber: Math.min(info.tcbEvaluationDataNumber, identity.tcbEvaluationDataNumber),
-    levels: [["platform or its TDX module", own], ["quoting enclave", enclave]],
+    levels: [
+      ["platform or its TDX module", own],
+      ["quoting enclave", enclave],
+    ],
   };
 }
 
@@ -305,7 +334,10 @@ function reaches(own, needed) {
   return needed.every((svn, at) => own[at] >= svn);
 }
 
-/** Whether bytes are the expected ones where the mask has bits. @param {Uint8Array} found @param {string} expected @param {string} mask */
+/**
+ * Whether bytes are the expected ones where the mask has bits.
+ * @param {Uint8Array} found @param {string} expected @param {string} mask
+ */
 function matches(found, expected, mask) {
   const [wanted, bits] = [fromHex(expected, "a value"), fromHex(mask, "a mask")];
   return found.every((byte, at) => (byte & bits[at]) === (wanted[at] & bits[at]));
@@ -325,7 +357,10 @@ function moduleLevel(quote, info) {
   if (!expected) throw new CheckFailed(`Intel knows no TDX module ${id}`);
   const mask = fromHex(expected.attributesMask, "a mask");
   if (hex(signedBy) !== expected.mrsigner.toLowerCase()) throw new CheckFailed("the TDX module is of another signer");
-  if (!matches(attributes, expected.attributes, expected.attributesMask) || attributes.some((byte, at) => byte & ~mask[at])) {
+  if (
+    !matches(attributes, expected.attributes, expected.attributesMask) ||
+    attributes.some((byte, at) => byte & ~mask[at])
+  ) {
     throw new CheckFailed("the TDX module has other attributes than Intel's");
   }
   if (!isNamed) return null;
@@ -350,7 +385,10 @@ function enclaveLevel(quote, identity) {
   return levelFrom(level);
 }
 
-/** The TCB as Intel judges it, against what the policy accepts. @param {Standing} standing @param {any} policy @param {number} now */
+/**
+ * The TCB as Intel judges it, against what the policy accepts.
+ * @param {Standing} standing @param {any} policy @param {number} now
+ */
 export function checkStatus(standing, policy, now) {
   const { status, advisories, evaluationNumber, levels } = standing;
   const wrong = [];
@@ -361,7 +399,9 @@ export function checkStatus(standing, policy, now) {
   if (strange.length) wrong.push(`advisories that are not tolerated: ${strange.join(", ")}`);
   for (const [what, level] of levels) {
     if (level.status.startsWith("OutOfDate") && level.date + policy.grace_days * DAY < now) {
-      wrong.push(`the ${what} is ${level.status} with patches of ${day(level.date)}, and the grace is ${policy.grace_days} days`);
+      wrong.push(
+        `the ${what} is ${level.status} with patches of ${day(level.date)}, and the grace is ${policy.grace_days} days`,
+      );
     }
   }
   if (evaluationNumber < policy.minimum_evaluation_number) {

@@ -13,7 +13,10 @@ import { NotChecked } from "./verdict.js";
  * @param {import("./types.js").Keyset} keyset @param {import("./dstack.js").Facts | null} dstack
  */
 export async function verifyCustody(ledger, context, custody, keyset, dstack) {
-  const { keys, dstack: { key_providers: providers } } = context.policy;
+  const {
+    keys,
+    dstack: { key_providers: providers },
+  } = context.policy;
   const isNeeded = keys.custody || providers.some(isSigningRoot);
   await ledger.group("custody", (checks) =>
     checks.need(1, () => {

@@ -12,7 +12,10 @@ const BOOLEAN = 0x01;
 const UTC_TIME = 0x17;
 const GENERALIZED_TIME = 0x18;
 
-/** One value: its tag, its contents, and all of its bytes. @typedef {{tag: number, value: Uint8Array, raw: Uint8Array}} Item */
+/**
+ * One value: its tag, its contents, and all of its bytes.
+ * @typedef {{tag: number, value: Uint8Array, raw: Uint8Array}} Item
+ */
 
 /** A cursor over the values in some bytes. */
 export class Der {
@@ -74,7 +77,8 @@ export class Der {
     let size = 0;
     if (first === 0x80 || first > 0x83) throw new CheckFailed("DER: a length that is indefinite or too long");
     for (let count = first & 0x7f; count; count -= 1) size = size * 256 + this.#byte();
-    if (size < 0x80 || size < 2 ** (8 * ((first & 0x7f) - 1))) throw new CheckFailed("DER: a length with leading zeros");
+    if (size < 0x80 || size < 2 ** (8 * ((first & 0x7f) - 1)))
+      throw new CheckFailed("DER: a length with leading zeros");
     return size;
   }
 }

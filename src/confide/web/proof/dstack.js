@@ -17,7 +17,9 @@ import { NotChecked } from "./verdict.js";
 
 /** @typedef {import("./policy.js").Context} Context */
 /** @typedef {import("./quote.js").Fields} Fields */
-/** @typedef {{imr: number, type: number, name: string, payload: Uint8Array, stated: Uint8Array | null, measured: Uint8Array}} Event */
+/**
+ * @typedef {{imr: number, type: number, name: string, payload: Uint8Array, stated: Uint8Array | null, measured: Uint8Array}} Event
+ */
 /**
  * @typedef {object} System  What the OS measured before the application started.
  * @property {Record<string, Uint8Array>} payloads  of its events, by name
@@ -89,9 +91,17 @@ export async function verifyDstack(ledger, context, td, evidence) {
       return;
     }
     const { dstack: policy } = context.policy;
-    const events = await checks.need(1, () => readLog(log, isWanted), (read) => `${read.length} events`);
+    const events = await checks.need(
+      1,
+      () => readLog(log, isWanted),
+      (read) => `${read.length} events`,
+    );
     await checks.need(2, () => checkReplay(events, td));
-    const system = await checks.need(3, () => readSystem(events), (read) => `${read.names.length} system events`);
+    const system = await checks.need(
+      3,
+      () => readSystem(events),
+      (read) => `${read.names.length} system events`,
+    );
     const { payloads, provider } = system;
     const isDescribed = await checks.check(4, () => checkCompose(compose, payloads));
     await checks.check(5, () => checkLaunch(td, system, evidence.vm_config));
@@ -133,7 +143,10 @@ export async function verifyDstack(ledger, context, td, evidence) {
 
 // The log --------------------------------------------------------------------------------------------------------------
 
-/** Older servers nest the log as a list, others as a text. @param {any} log @param {boolean} isWanted @returns {Promise<Event[]>} */
+/**
+ * Older servers nest the log as a list, others as a text.
+ * @param {any} log @param {boolean} isWanted @returns {Promise<Event[]>}
+ */
 async function readLog(log, isWanted) {
   if (log === null || log === "") {
     throw new NotChecked("there is no event log, so this is no dstack guest that shows itself", isWanted);
@@ -143,7 +156,8 @@ async function readLog(log, isWanted) {
   const listed = typeof log === "string" ? parseLoosely(utf8(log)) : log;
   eventsShape(listed, "event log");
   const events = await Promise.all(listed.map(readEvent));
-  if (events.length > MOST_EVENTS) throw new CheckFailed(`found ${events.length} events, expected ${MOST_EVENTS} at most`);
+  if (events.length > MOST_EVENTS)
+    throw new CheckFailed(`found ${events.length} events, expected ${MOST_EVENTS} at most`);
   if (events.some((event) => event.payload.length > MOST_PAYLOAD)) {
     throw new CheckFailed(`an event's payload is longer than ${MOST_PAYLOAD} bytes`);
   }
@@ -154,7 +168,8 @@ async function readLog(log, isWanted) {
 async function readEvent(event, place) {
   const where = `event log, event ${place}`;
   const stated = event.digest ? fromHex(event.digest, `${where}: the digest`) : null;
-  if (stated && stated.length !== 48) throw new CheckFailed(`${where}: the digest is ${stated.length} bytes long, not 48`);
+  if (stated && stated.length !== 48)
+    throw new CheckFailed(`${where}: the digest is ${stated.length} bytes long, not 48`);
   if (event.imr > 3) throw new CheckFailed(`${where}: there is no register ${event.imr}`);
   const { event_type: type, event: name = "" } = event;
   const payload = fromHex(event.event_payload ?? "", `${where}: the payload`);
@@ -163,7 +178,10 @@ async function readEvent(event, place) {
   return { imr: event.imr, type, name, payload, stated, measured };
 }
 
-/** The digest of one of dstack's own events, in the older (1) or the newer form (2). @param {string} name @param {Uint8Array} payload @param {number} version */
+/**
+ * The digest of one of dstack's own events, in the older (1) or the newer form (2).
+ * @param {string} name @param {Uint8Array} payload @param {number} version
+ */
 function runtimeDigest(name, payload, version) {
   if (version === 1) {
     const colon = utf8(":");
@@ -175,7 +193,9 @@ function runtimeDigest(name, payload, version) {
 
 /** @param {Event[]} events @param {Fields} td */
 async function checkReplay(events, td) {
-  const place = events.findIndex(({ type, stated, measured }) => type === RUNTIME_EVENT && stated && !same(stated, measured));
+  const place = events.findIndex(
+    ({ type, stated, measured }) => type === RUNTIME_EVENT && stated && !same(stated, measured),
+  );
   if (place >= 0) {
     throw new CheckFailed(`event ${place} ('${events[place].name}') has another digest than its name and payload give`);
   }
@@ -192,7 +212,9 @@ async function checkReplay(events, td) {
 function readSystem(events) {
   const strange = events.findIndex((event) => (event.type === RUNTIME_EVENT) !== (event.imr === 3));
   if (strange >= 0) {
-    throw new CheckFailed(`event ${strange} has type ${events[strange].type} in RTMR${events[strange].imr}, which no guest does`);
+    throw new CheckFailed(
+      `event ${strange} has type ${events[strange].type} in RTMR${events[strange].imr}, which no guest does`,
+    );
   }
   const own = events.filter((event) => event.type === RUNTIME_EVENT);
   const ready = own.filter((event) => event.name === READY).length;
@@ -256,7 +278,10 @@ async function checkCompose(compose, payloads) {
   return found;
 }
 
-/** What the host committed to before the TD started. @param {Fields} td @param {System} system @param {any} vmConfig */
+/**
+ * What the host committed to before the TD started.
+ * @param {Fields} td @param {System} system @param {any} vmConfig
+ */
 async function checkLaunch(td, system, vmConfig) {
   const found = td.mr_config_id;
   if (!found.some((byte) => byte)) throw new NotChecked("MRCONFIGID is zero: only RTMR3 binds the application", false);
@@ -278,10 +303,14 @@ async function committed(version, { payloads, provider, scripts }, vmConfig) {
   if (version !== 3) throw new CheckFailed(`found MRCONFIGID of version ${version}, expected 1, 2 or 3`);
   const text = configOf(vmConfig).mr_config;
   if (typeof text !== "string") {
-    throw new NotChecked("MRCONFIGID names a document that is not at hand; RTMR3 binds the application all the same", false);
+    throw new NotChecked(
+      "MRCONFIGID names a document that is not at hand; RTMR3 binds the application all the same",
+      false,
+    );
   }
   const data = bytesOf(text, "mr_config");
-  if (data.length > MOST_DOCUMENT) throw new CheckFailed(`mr_config: ${data.length} bytes; at most ${MOST_DOCUMENT} are read`);
+  if (data.length > MOST_DOCUMENT)
+    throw new CheckFailed(`mr_config: ${data.length} bytes; at most ${MOST_DOCUMENT} are read`);
   const document = parseLoosely(data);
   launchShape(document, "mr_config");
   const policy = payloads["gpu-policy-hash"];
@@ -298,7 +327,10 @@ async function committed(version, { payloads, provider, scripts }, vmConfig) {
   return hash("SHA-256", concat(DOMAIN, data));
 }
 
-/** The members of the launch document must be what the guest measured. @param {any} document @param {Record<string, string>} measured */
+/**
+ * The members of the launch document must be what the guest measured.
+ * @param {any} document @param {Record<string, string>} measured
+ */
 function compare(document, measured) {
   for (const [name, expected] of Object.entries(measured)) {
     const found = document[name] ?? null;
@@ -313,7 +345,10 @@ function configOf(vmConfig) {
   return vmConfig === undefined || vmConfig === null || vmConfig === "" ? {} : jsonObject(vmConfig, "vm_config");
 }
 
-/** A JSON object that came as such, or as a text. @param {any} value @param {string} what @returns {Record<string, any>} */
+/**
+ * A JSON object that came as such, or as a text.
+ * @param {any} value @param {string} what @returns {Record<string, any>}
+ */
 function jsonObject(value, what) {
   if (isObject(value)) return value;
   if (typeof value !== "string" || value.length > MOST_TEXT) {
@@ -339,7 +374,9 @@ async function measuredImage(td, context, vmConfig) {
   const { policy } = context;
   if ((config.tdx_measurement ?? null) === null) {
     const boot = ["mr_td", "rtmr0", "rtmr1", "rtmr2"];
-    const isPinned = policy.tdx.measurements.some((/** @type {any} */ one) => boot.every((name) => one[name] === hex(td[name])));
+    const isPinned = policy.tdx.measurements.some((/** @type {any} */ one) =>
+      boot.every((name) => one[name] === hex(td[name])),
+    );
     const more = isPinned ? "; the policy pins MRTD and RTMR0 to RTMR2 instead" : "";
     const reason = `there is no measurement document of the OS image (dstack before 0.6 has none)${more}`;
     throw new NotChecked(reason, policy.dstack.os_images.length > 0 && !isPinned);
@@ -362,7 +399,10 @@ async function measuredImage(td, context, vmConfig) {
 
 // What the policy accepts ----------------------------------------------------------------------------------------------
 
-/** An unknown OS may measure whatever it likes, so nothing in the log can be demanded without naming the OS too. @param {Facts} facts @param {import("./types.js").Policy} policy @param {boolean} isWanted */
+/**
+ * An unknown OS may measure whatever it likes, so nothing in the log can be demanded without naming the OS too.
+ * @param {Facts} facts @param {import("./types.js").Policy} policy @param {boolean} isWanted
+ */
 function checkOs(facts, policy, isWanted) {
   if (!policy.dstack.os_images.length) {
     const required = isWanted && !policy.tdx.measurements.length;
@@ -376,7 +416,8 @@ function checkOs(facts, policy, isWanted) {
 function checkListed(found, accepted, what) {
   if (!accepted.length) throw new NotChecked(`the policy names no ${what}`, false);
   if (found === null) throw new NotChecked(`no ${what} was measured`);
-  if (!accepted.includes(found)) throw new CheckFailed(`found the ${what} ${found}, expected one of ${accepted.join(", ")}`);
+  if (!accepted.includes(found))
+    throw new CheckFailed(`found the ${what} ${found}, expected one of ${accepted.join(", ")}`);
   return found;
 }
 
@@ -386,12 +427,18 @@ function checkProvider(provider, accepted) {
   const found = hex(provider.id);
   if (accepted.includes(found)) return provider.name;
   if (provider.name === "kms" && accepted.every(isSigningRoot)) {
-    throw new NotChecked("the policy names roots of the KMS's signatures, and the measured key is that of its CA", false);
+    throw new NotChecked(
+      "the policy names roots of the KMS's signatures, and the measured key is that of its CA",
+      false,
+    );
   }
   throw new CheckFailed(`found the key provider ${provider.name} ${found}, expected one of ${accepted.join(", ")}`);
 }
 
-/** Whether a key in `dstack.key_providers` is a compressed point, the form of a KMS's signing root. @param {string} key */
+/**
+ * Whether a key in `dstack.key_providers` is a compressed point, the form of a KMS's signing root.
+ * @param {string} key
+ */
 export function isSigningRoot(key) {
   return /^0[23][0-9a-f]{64}$/.test(key);
 }

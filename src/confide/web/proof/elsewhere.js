@@ -25,14 +25,21 @@ export async function verifySnp(ledger) {
 export async function verifyGpus(ledger, policy, gpus, switches, unavailable) {
   const needed = policy.gpu.required || Boolean(policy.gpu.count) || Boolean(policy.gpu.switches);
   await ledger.group("gpus", async (checks) => {
-    await checks.need(1, () => {
-      if (!gpus) throw new NotChecked(`there is no evidence of a GPU: ${unavailable}`, needed);
-      if (gpus + switches > MOST_DEVICES) {
-        throw new CheckFailed(`found ${gpus + switches} devices; more than ${MOST_DEVICES} are not looked at`);
-      }
-      if (!policy.roots.includes("nvidia")) throw new NotChecked("the policy accepts no root for GPUs", needed);
-    }, () => `${gpus} GPUs and ${switches} switches`);
-    const places = [...Array.from({ length: gpus }, (_, at) => `gpu ${at}`), ...Array.from({ length: switches }, (_, at) => `switch ${at}`)];
+    await checks.need(
+      1,
+      () => {
+        if (!gpus) throw new NotChecked(`there is no evidence of a GPU: ${unavailable}`, needed);
+        if (gpus + switches > MOST_DEVICES) {
+          throw new CheckFailed(`found ${gpus + switches} devices; more than ${MOST_DEVICES} are not looked at`);
+        }
+        if (!policy.roots.includes("nvidia")) throw new NotChecked("the policy accepts no root for GPUs", needed);
+      },
+      () => `${gpus} GPUs and ${switches} switches`,
+    );
+    const places = [
+      ...Array.from({ length: gpus }, (_, at) => `gpu ${at}`),
+      ...Array.from({ length: switches }, (_, at) => `switch ${at}`),
+    ];
     for (const place of places) {
       const skipAll = (/** @type {import("./verdict.js").Checks} */ device) =>
         STEPS.gpu.steps.forEach((_, at) => device.skip(at + 1, NO_GPU, needed));

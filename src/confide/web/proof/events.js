@@ -6,7 +6,9 @@
 
 import { CheckFailed, concat, fromUtf8, utf8 } from "./bytes.js";
 
-/** @typedef {{raw: Uint8Array, data: Uint8Array | null, isDone: boolean, others: string[]}} Event  `isDone`: OpenAI's end of a stream */
+/**
+ * @typedef {{raw: Uint8Array, data: Uint8Array | null, isDone: boolean, others: string[]}} Event  `isDone`: OpenAI's end of a stream
+ */
 
 const LONGEST = 64 * 1024 * 1024;
 const LF = 10;

@@ -67,7 +67,10 @@ export class Exchange {
     this.url = `${attested.baseUrl}${path}`;
     /** Whether the request is encrypted to the workload. */
     this.sealed = sealed !== null;
-    /** What `fetch` takes beside the URL. @type {{method: string, headers: Record<string, string>, body: Uint8Array<ArrayBuffer>}} */
+    /**
+     * What `fetch` takes beside the URL.
+     * @type {{method: string, headers: Record<string, string>, body: Uint8Array<ArrayBuffer>}}
+     */
     this.init = {
       method: "POST",
       headers: { "Content-Type": "application/json", ...headers, ...sealed?.headers },
@@ -201,7 +204,10 @@ export class Exchange {
     return { ...answer, ok: false, consistent: false, problem: this.#failure.message };
   }
 
-  /** The sessions that an aggregator's receipt cites; a receipt that can't be read cites none. @param {Uint8Array} receipt @param {(path: string) => Promise<Uint8Array>} ask */
+  /**
+   * The sessions that an aggregator's receipt cites; a receipt that can't be read cites none.
+   * @param {Uint8Array} receipt @param {(path: string) => Promise<Uint8Array>} ask
+   */
   async #sessions(receipt, ask) {
     /** @type {Record<string, Uint8Array>} */
     const found = {};
@@ -217,12 +223,19 @@ export class Exchange {
     return found;
   }
 
-  /** A part of a proof, which may come a little late. @param {typeof fetch} get @param {(seconds: number) => Promise<void>} wait @param {string} path */
+  /**
+   * A part of a proof, which may come a little late.
+   * @param {typeof fetch} get @param {(seconds: number) => Promise<void>} wait @param {string} path
+   */
   async #fetched(get, wait, path) {
     let status = 0;
     for (const seconds of WAITS) {
       if (seconds) await wait(seconds);
-      const response = await get(`${this.#attested.baseUrl}${path}`, { headers: this.#headers, cache: "no-store", redirect: "error" }).catch(() => null);
+      const response = await get(`${this.#attested.baseUrl}${path}`, {
+        headers: this.#headers,
+        cache: "no-store",
+        redirect: "error",
+      }).catch(() => null);
       if (response?.status === 200) return new Uint8Array(await response.arrayBuffer());
       status = response?.status ?? 0;
       if (!TRANSIENT.includes(status)) break;

@@ -160,7 +160,10 @@ class Parser {
     return items;
   }
 
-  /** Entries with commas between them, up to and with the closing bracket. @param {string} end @param {() => void} entry */
+  /**
+   * Entries with commas between them, up to and with the closing bracket.
+   * @param {string} end @param {() => void} entry
+   */
   #each(end, entry) {
     this.#at += 1;
     this.#space();

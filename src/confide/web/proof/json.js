@@ -1,4 +1,6 @@
-/** JSON as the service writes it again after opening a request's fields: compact, members in their order, numbers as they were. */
+/**
+ * JSON as the service writes it again after opening a request's fields: compact, members in their order, numbers as they were.
+ */
 
 import { CheckFailed, utf8 } from "./bytes.js";
 import { Numeral, parseExactly } from "./jcs.js";
@@ -15,7 +17,8 @@ export function readObject(text) {
 /** @param {any} value @returns {string} */
 export function write(value) {
   if (value instanceof Numeral) return number(value);
-  if (value instanceof Map) return `{${[...value].map(([name, member]) => `${JSON.stringify(name)}:${write(member)}`).join(",")}}`;
+  if (value instanceof Map)
+    return `{${[...value].map(([name, member]) => `${JSON.stringify(name)}:${write(member)}`).join(",")}}`;
   if (Array.isArray(value)) return `[${value.map(write).join(",")}]`;
   return JSON.stringify(value);
 }

@@ -36,7 +36,10 @@ export async function extended(digests) {
   return register;
 }
 
-/** The image behind `{"checksum_file", "measurement"}`, both in base64. @param {any} document @returns {Promise<OsImage>} */
+/**
+ * The image behind `{"checksum_file", "measurement"}`, both in base64.
+ * @param {any} document @returns {Promise<OsImage>}
+ */
 export async function parseImage(document) {
   const checksums = part(document, "checksum_file");
   const measurement = part(document, "measurement");
@@ -69,9 +72,14 @@ function part(document, name) {
   return fromBase64(text, `OS image: ${name}`);
 }
 
-/** The digest that the lines `<SHA-256 in hex>  <file>` give for the measurement, which must be one. @param {Uint8Array} checksums */
+/**
+ * The digest that the lines `<SHA-256 in hex>  <file>` give for the measurement, which must be one.
+ * @param {Uint8Array} checksums
+ */
 function listed(checksums) {
-  const lines = fromUtf8(checksums).split(/\r\n|[\n\r]/).map((line) => line.trim().split(/\s+/));
+  const lines = fromUtf8(checksums)
+    .split(/\r\n|[\n\r]/)
+    .map((line) => line.trim().split(/\s+/));
   const found = lines.filter((line) => line.length === 2 && line[1] === FILE);
   if (found.length !== 1) throw new CheckFailed(`OS image: the checksum file doesn't list ${FILE} once`);
   return hex(fromHex(found[0][0], "OS image: a checksum"));
@@ -87,11 +95,15 @@ function member(value, name) {
 /** @param {Map<string, any>} value @param {string} name @returns {Uint8Array} */
 function digest(value, name) {
   const found = value.get(name);
-  if (!(found instanceof Uint8Array) || found.length !== 48) throw new CheckFailed(`OS image: '${name}' is not 48 bytes`);
+  if (!(found instanceof Uint8Array) || found.length !== 48)
+    throw new CheckFailed(`OS image: '${name}' is not 48 bytes`);
   return found;
 }
 
-/** One data item: its major type in the upper three bits, then its number or length. @param {Reader} reader @param {number} depth @returns {any} */
+/**
+ * One data item: its major type in the upper three bits, then its number or length.
+ * @param {Reader} reader @param {number} depth @returns {any}
+ */
 function item(reader, depth) {
   const [first] = reader.take(1, "an item");
   const kind = first >> 5;
@@ -107,7 +119,8 @@ function item(reader, depth) {
   const members = new Map();
   for (let count = 0; count < size; count += 1) {
     const name = item(reader, depth + 1);
-    if (typeof name !== "string" || members.has(name)) throw reader.wrong("a map with a key twice, or one that is no text");
+    if (typeof name !== "string" || members.has(name))
+      throw reader.wrong("a map with a key twice, or one that is no text");
     members.set(name, item(reader, depth + 1));
   }
   return members;

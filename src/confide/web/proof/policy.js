@@ -8,12 +8,29 @@
 import { CheckFailed } from "./bytes.js";
 import { sha256 } from "./crypto.js";
 import { canonical, text } from "./jcs.js";
-import { boolean, digest, hex32, integer, isObject, listOf, matching, name, nullable, object, oneOf, record, string, words } from "./shapes.js";
+import {
+  boolean,
+  digest,
+  hex32,
+  integer,
+  isObject,
+  listOf,
+  matching,
+  name,
+  nullable,
+  object,
+  oneOf,
+  record,
+  string,
+  words,
+} from "./shapes.js";
 
 /** @typedef {import("./types.js").Policy} Policy */
 /** @typedef {import("./shapes.js").Shape} Shape */
 /** @typedef {import("./verdict.js").Root} Root */
-/** @typedef {{policy: Policy, roots: Root[], now: number}} Context  the policy with every member; `now` in Unix seconds */
+/**
+ * @typedef {{policy: Policy, roots: Root[], now: number}} Context  the policy with every member; `now` in Unix seconds
+ */
 
 /** A policy that can't be used. */
 export class PolicyError extends Error {
@@ -53,7 +70,10 @@ const claims = (value, where) => {
   record({}, Object.fromEntries(CLAIMS.map((one) => [one, listOf(oneOf(...SOURCES))])))(value, where);
 };
 
-/** A part of a policy: for each member its default, and its shape. @type {Record<string, Record<string, [any, Shape]>>} */
+/**
+ * A part of a policy: for each member its default, and its shape.
+ * @type {Record<string, Record<string, [any, Shape]>>}
+ */
 const PARTS = {
   tdx: {
     statuses: [["UpToDate"], listOf(oneOf(...STATUSES))],
@@ -74,7 +94,9 @@ const PARTS = {
     minimum_tcb: [NO_TCB, record({}, Object.fromEntries(Object.keys(NO_TCB).map((one) => [one, svn])))],
     measurements: [
       [],
-      listOf(record({ measurement: hex48 }, { host_data: nullable(hex32), id_key_digest: nullable(hex48), note: words })),
+      listOf(
+        record({ measurement: hex48 }, { host_data: nullable(hex32), id_key_digest: nullable(hex48), note: words }),
+      ),
     ],
   },
   dstack: {
@@ -118,7 +140,10 @@ const MEMBERS = {
 const shapeOf = (part) => record({}, Object.fromEntries(Object.entries(part).map(([one, [, shape]]) => [one, shape])));
 const policyShape = record(
   {},
-  Object.fromEntries([...Object.entries(MEMBERS).map(([one, [, shape]]) => [one, shape]), ...Object.entries(PARTS).map(([one, part]) => [one, shapeOf(part)])]),
+  Object.fromEntries([
+    ...Object.entries(MEMBERS).map(([one, [, shape]]) => [one, shape]),
+    ...Object.entries(PARTS).map(([one, part]) => [one, shapeOf(part)]),
+  ]),
 );
 
 /**
@@ -141,7 +166,9 @@ export function withDefaults(value) {
   }
   /** @param {Record<string, [any, Shape]>} members @param {any} given */
   const filled = (members, given) =>
-    Object.fromEntries(Object.entries(members).map(([one, [standard]]) => [one, given?.[one] ?? structuredClone(standard)]));
+    Object.fromEntries(
+      Object.entries(members).map(([one, [standard]]) => [one, given?.[one] ?? structuredClone(standard)]),
+    );
   const parts = Object.entries(PARTS).map(([one, part]) => [one, filled(part, value[one])]);
   const policy = { ...filled(MEMBERS, value), ...Object.fromEntries(parts) };
   policy.snp.minimum_tcb = { ...NO_TCB, ...policy.snp.minimum_tcb };
@@ -151,7 +178,14 @@ export function withDefaults(value) {
 /** @param {Policy} policy */
 function check(policy) {
   const { tdx, snp, dstack, models, provenance, gpu } = policy;
-  const named = [tdx.measurements, snp.measurements, dstack.compose_hashes, dstack.os_images, models.manifests, provenance.images];
+  const named = [
+    tdx.measurements,
+    snp.measurements,
+    dstack.compose_hashes,
+    dstack.os_images,
+    models.manifests,
+    provenance.images,
+  ];
   if (!policy.roots.length) {
     throw new PolicyError('the policy accepts no root: name the vendors, as in roots = ["intel", "nvidia"]');
   }
@@ -175,7 +209,10 @@ function check(policy) {
   }
 }
 
-/** Whether a part of a policy demands anything, that is, differs from its defaults. @param {Policy} policy @param {string} part */
+/**
+ * Whether a part of a policy demands anything, that is, differs from its defaults.
+ * @param {Policy} policy @param {string} part
+ */
 export function demands(policy, part) {
   return !isStandard(policy[part], PARTS[part]);
 }
@@ -185,7 +222,10 @@ function isStandard(members, standards) {
   return Object.entries(standards).every(([one, [standard]]) => text(members[one]) === text(standard));
 }
 
-/** What a verdict names: SHA-256 over the canonical JSON of every member, defaults left out. @param {Policy} policy */
+/**
+ * What a verdict names: SHA-256 over the canonical JSON of every member, defaults left out.
+ * @param {Policy} policy
+ */
 export function policyDigest(policy) {
   /** @param {any} value @param {Record<string, [any, Shape]>} standards */
   const changed = (value, standards) =>
@@ -201,11 +241,15 @@ export function policyDigest(policy) {
 function told(value) {
   if (Array.isArray(value)) return value.map(told);
   if (!isObject(value)) return value;
-  const saysNothing = (/** @type {string} */ one, /** @type {any} */ member) => member === null || member === 0 || (one === "note" && member === "");
+  const saysNothing = (/** @type {string} */ one, /** @type {any} */ member) =>
+    member === null || member === 0 || (one === "note" && member === "");
   return Object.fromEntries(Object.entries(value).filter(([one, member]) => !saysNothing(one, member)));
 }
 
-/** Every workload on genuine hardware: what is shown where no policy was given, and never relied on. @returns {Policy} */
+/**
+ * Every workload on genuine hardware: what is shown where no policy was given, and never relied on.
+ * @returns {Policy}
+ */
 export function acceptingAnything() {
   return policyFrom({
     name: "anything",
@@ -229,7 +273,8 @@ export function firstUsePolicy(attested) {
   if (exit_code === 1) throw new PolicyError("the verification failed, so that nothing of it can be accepted");
   const { tdx, dstack, report } = facts;
   /** @param {string[]} names */
-  const shown = (names) => Object.fromEntries(names.filter((one) => /[^0]/.test(tdx[one])).map((one) => [one, tdx[one]]));
+  const shown = (names) =>
+    Object.fromEntries(names.filter((one) => /[^0]/.test(tdx[one])).map((one) => [one, tdx[one]]));
   const perGuest = ["mr_td", "rtmr0", "rtmr1", "rtmr2"];
   const statuses = tdx?.status && tdx.status !== "UpToDate" ? ["UpToDate", tdx.status] : ["UpToDate"];
   return policyFrom({

@@ -32,7 +32,11 @@ export function checkProvenance(said, dstack, policy) {
   if (!demands(policy, "provenance")) throw new NotChecked("the policy demands no provenance", false);
   const wrong = MEMBERS.filter(([name, list]) => wanted[list].length && !wanted[list].includes(said[name] ?? null));
   if (wrong.length) {
-    throw new CheckFailed(wrong.map(([name, list]) => `found ${name} '${said[name]}', expected ${wanted[list].slice(0, 8).join(", ")}`).join("; "));
+    throw new CheckFailed(
+      wrong
+        .map(([name, list]) => `found ${name} '${said[name]}', expected ${wanted[list].slice(0, 8).join(", ")}`)
+        .join("; "),
+    );
   }
   const compose = dstack?.app_compose ?? null; // whose hash is the measured one
   if (compose === null) throw new NotChecked("no measured compose file is at hand to back it");
@@ -51,18 +55,23 @@ export function checkProvenance(said, dstack, policy) {
   return `the measured compose file runs ${shown}`;
 }
 
-/** The digests of the images that an app-compose document runs, each once. @param {string} compose @returns {string[]} */
+/**
+ * The digests of the images that an app-compose document runs, each once.
+ * @param {string} compose @returns {string[]}
+ */
 function imagesIn(compose) {
   const text = composeFile(compose);
   const hiding = HIDING.exec(text);
-  if (hiding) throw new CheckFailed(`the measured compose file has '${hiding[0].trim()}', so that its images can't be told`);
+  if (hiding)
+    throw new CheckFailed(`the measured compose file has '${hiding[0].trim()}', so that its images can't be told`);
   const found = [...text.matchAll(IMAGE)].map((match) => match[1]);
   if (found.length < 1 || found.length > MOST_IMAGES) {
     throw new CheckFailed(`the measured compose file names ${found.length} images; 1 to ${MOST_IMAGES} are read`);
   }
   const digests = found.map((reference) => {
     const pinned = PINNED.exec(reference);
-    if (!pinned) throw new CheckFailed(`the measured compose file runs '${reference}', which is not pinned by a digest`);
+    if (!pinned)
+      throw new CheckFailed(`the measured compose file runs '${reference}', which is not pinned by a digest`);
     return pinned[1];
   });
   return [...new Set(digests)];

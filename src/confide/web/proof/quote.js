@@ -72,7 +72,8 @@ function fields(reader, layout) {
 
 /** The quote in these bytes. @param {Uint8Array} raw @returns {Quote} */
 export function parseQuote(raw) {
-  if (raw.length > MOST_BYTES) throw new CheckFailed(`found ${raw.length} bytes, expected a quote of at most ${MOST_BYTES}`);
+  if (raw.length > MOST_BYTES)
+    throw new CheckFailed(`found ${raw.length} bytes, expected a quote of at most ${MOST_BYTES}`);
   if (raw[0] === 3 && raw[1] === 0) {
     throw new CheckFailed("found a quote of version 3, which is of an SGX enclave; expected a TD's");
   }
@@ -132,5 +133,14 @@ function parseSignature(reader) {
   const certificationType = inner.number(2, "inner certification type");
   const certification = inner.take(inner.number(4, "inner certification size"), "inner certification");
   inner.end();
-  return { signature, attestationKey, enclave, enclaveRaw, enclaveSignature, authData, certificationType, certification };
+  return {
+    signature,
+    attestationKey,
+    enclave,
+    enclaveRaw,
+    enclaveSignature,
+    authData,
+    certificationType,
+    certification,
+  };
 }

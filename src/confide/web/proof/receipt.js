@@ -10,7 +10,21 @@ import { CheckFailed, fromHex } from "./bytes.js";
 import { subtle, support } from "./crypto.js";
 import { canonical, parse } from "./jcs.js";
 import { verifySession } from "./session.js";
-import { boolean, digest, hex32, listOf, matching, name, nullable, object, oneOf, record, seconds, version, words } from "./shapes.js";
+import {
+  boolean,
+  digest,
+  hex32,
+  listOf,
+  matching,
+  name,
+  nullable,
+  object,
+  oneOf,
+  record,
+  seconds,
+  version,
+  words,
+} from "./shapes.js";
 import { NotChecked, stands } from "./verdict.js";
 
 /** @typedef {import("./types.js").Established} Established */
@@ -93,7 +107,9 @@ function checkEvent(event) {
   if (event.type !== "upstream.verified") return;
   const hasSession = event.session_id !== undefined;
   if (hasSession === (event.reason !== undefined) || hasSession !== (event.result === "verified")) {
-    throw new CheckFailed("invalid receipt: a verified upstream has a session_id, one that failed a reason, neither both");
+    throw new CheckFailed(
+      "invalid receipt: a verified upstream has a session_id, one that failed a reason, neither both",
+    );
   }
 }
 
@@ -108,27 +124,42 @@ export async function verifyReceipt(ledger, context, established, document, abou
   const { requestDigest, responseDigest, model = null, sessions = {}, subject = "" } = about;
   /** @type {any} */
   let receipt = null;
-  const checks = await ledger.group("receipt", async (made) => {
-    receipt = await made.need(1, () => parseReceipt(document), (read) => `the receipt ${read.receipt_id}`);
-    await made.check(2, () => checkSignature(receipt, established.keyset));
-    await made.check(3, () => checkKeyset(receipt, established));
-    await made.check(4, () => checkDigest("request", eventsOf(receipt, "request.received")[0].body_hash, requestDigest));
-    await made.check(5, () => checkResponse(receipt, responseDigest));
-    await made.check(6, () => checkRewrite(receipt, context));
-    await made.check(7, () => checkModel(receipt, established, model, context));
-    await made.check(8, () => checkUpstream(ledger, context, receipt, established, sessions, subject));
-    await made.check(9, () => checkTime(receipt, established, context));
-  }, subject);
+  const checks = await ledger.group(
+    "receipt",
+    async (made) => {
+      receipt = await made.need(
+        1,
+        () => parseReceipt(document),
+        (read) => `the receipt ${read.receipt_id}`,
+      );
+      await made.check(2, () => checkSignature(receipt, established.keyset));
+      await made.check(3, () => checkKeyset(receipt, established));
+      await made.check(4, () =>
+        checkDigest("request", eventsOf(receipt, "request.received")[0].body_hash, requestDigest),
+      );
+      await made.check(5, () => checkResponse(receipt, responseDigest));
+      await made.check(6, () => checkRewrite(receipt, context));
+      await made.check(7, () => checkModel(receipt, established, model, context));
+      await made.check(8, () => checkUpstream(ledger, context, receipt, established, sessions, subject));
+      await made.check(9, () => checkTime(receipt, established, context));
+    },
+    subject,
+  );
   return { receipt, good: receipt !== null && !checks.failed };
 }
 
-/** The key decides the algorithm; one that isn't known is refused. @param {any} receipt @param {Established["keyset"]} keyset */
+/**
+ * The key decides the algorithm; one that isn't known is refused.
+ * @param {any} receipt @param {Established["keyset"]} keyset
+ */
 async function checkSignature(receipt, keyset) {
   const { key_id, signature, ...unsigned } = receipt;
   const key = keyset.receipt_signing_keys.find((one) => one.key_id === key_id && one.algo === ED25519);
   if (!key) throw new CheckFailed(`no ${ED25519} receipt key has the id ${key_id}`);
   if (!(await support()).ed25519) throw new NotChecked("this browser can't check Ed25519 signatures; a newer one can");
-  const imported = await subtle().importKey("raw", fromHex(key.public_key, "a receipt key"), ED25519_ALGORITHM, false, ["verify"]);
+  const imported = await subtle().importKey("raw", fromHex(key.public_key, "a receipt key"), ED25519_ALGORITHM, false, [
+    "verify",
+  ]);
   const signed = canonical({ ...unsigned, key_id });
   if (!(await subtle().verify(ED25519_ALGORITHM, imported, fromHex(signature, "the signature"), signed))) {
     throw new CheckFailed(`the signature is not that of the key ${key_id} over this receipt`);
@@ -148,7 +179,8 @@ function checkKeyset(receipt, established) {
 /** @param {string} what @param {string} signed @param {string | null} own */
 function checkDigest(what, signed, own) {
   if (own === null) throw new NotChecked(`the bytes of the ${what} are not at hand`);
-  if (signed !== own) throw new CheckFailed(`the receipt is for a ${what} with ${signed}, and the one at hand has ${own}`);
+  if (signed !== own)
+    throw new CheckFailed(`the receipt is for a ${what} with ${signed}, and the one at hand has ${own}`);
 }
 
 /** @param {any} receipt @param {string | null} own */
@@ -192,7 +224,9 @@ function saidOfModel(model, manifest, bound) {
   const what = model === null ? "no model" : `model '${model}'`;
   if (bound === null) return `${what}; no manifest says what that is`;
   if (!manifest) return `${what}, of the manifest ${bound}`;
-  const listed = manifest.models.some((/** @type {any} */ entry) => [entry.id, ...(entry.aliases ?? [])].includes(model));
+  const listed = manifest.models.some((/** @type {any} */ entry) =>
+    [entry.id, ...(entry.aliases ?? [])].includes(model),
+  );
   return `${what}, ${listed ? "which" : "NOT one that"} the manifest lists`;
 }
 
@@ -203,7 +237,8 @@ function saidOfModel(model, manifest, bound) {
 async function checkUpstream(ledger, context, receipt, established, sessions, subject) {
   const events = eventsOf(receipt, "upstream.verified");
   if (established.serving === "direct") {
-    if (events.length) throw new CheckFailed("found an upstream in the receipt of a service that says it serves directly");
+    if (events.length)
+      throw new CheckFailed("found an upstream in the receipt of a service that says it serves directly");
     throw new NotChecked("a direct service has no upstream", false);
   }
   const { required } = context.policy.sessions;

@@ -5,7 +5,15 @@
  * verifier's nonce to the quote; everything else in the report counts only where a measurement or a signature backs it.
  */
 
-import { SECP256K1_SUITE, X25519_SUITE, checkNonce, parseReport, reportDataSlot, subjectManifest, tlsKeysFor } from "./aci.js";
+import {
+  SECP256K1_SUITE,
+  X25519_SUITE,
+  checkNonce,
+  parseReport,
+  reportDataSlot,
+  subjectManifest,
+  tlsKeysFor,
+} from "./aci.js";
 import { CheckFailed, fromBase64, fromHex, hex, same } from "./bytes.js";
 import { sha256 } from "./crypto.js";
 import { verifyCustody } from "./custody.js";
@@ -38,7 +46,11 @@ const SNP_SIZE = 1184;
 const DAY = 86400;
 const MOST_SHOWN = 16;
 
-const device = record({ arch: string(64), certificate: string(256 * 1024), evidence: string(256 * 1024) }, {}, { closed: false });
+const device = record(
+  { arch: string(64), certificate: string(256 * 1024), evidence: string(256 * 1024) },
+  {},
+  { closed: false },
+);
 const gpuShape = record(
   { status: oneOf("available", "not available") },
   { reason: string(4096), devices: listOf(device, 32), switches: listOf(device, 32) },
@@ -76,16 +88,34 @@ export async function verifyReport(ledger, context, saved) {
   /** @type {Established | null} */
   let established = null;
   await ledger.group("report", async (checks) => {
-    const { report, keyset } = await checks.need(1, () => read(saved), (found) => found.report.workload_keyset_digest);
+    const { report, keyset } = await checks.need(
+      1,
+      () => read(saved),
+      (found) => found.report.workload_keyset_digest,
+    );
     const { evidence } = report.attestation;
     /** @type {Case} */
-    const one = { ledger, context, saved, report, keyset, evidence, slot: null, td: null, dstack: null, manifest: null, isForged: false };
+    const one = {
+      ledger,
+      context,
+      saved,
+      report,
+      keyset,
+      evidence,
+      slot: null,
+      td: null,
+      dstack: null,
+      manifest: null,
+      isForged: false,
+    };
     ledger.facts.report = factsOf(one);
     await checks.check(2, () => checkCpu(one));
     one.dstack = await verifyDstack(ledger, context, one.td, evidence);
     await checkBinding(one, checks);
     await checks.check(5, () => checkExpiry(one));
-    await checks.check(6, () => checkProvenance(report.attestation.source_provenance ?? {}, one.dstack, context.policy));
+    await checks.check(6, () =>
+      checkProvenance(report.attestation.source_provenance ?? {}, one.dstack, context.policy),
+    );
     await checks.check(7, () => checkCustody(one));
     await checks.check(8, () => checkSubject(one));
     await checks.check(9, () => checkGpus(one));
@@ -146,7 +176,10 @@ function quoteBytes(text) {
   return fromHex(text, "evidence.quote");
 }
 
-/** What a quote is by its own bytes, in the words of `tee_type`; null where it is neither. @param {Uint8Array} quote */
+/**
+ * What a quote is by its own bytes, in the words of `tee_type`; null where it is neither.
+ * @param {Uint8Array} quote
+ */
 function formatOf(quote) {
   if (quote.length === SNP_SIZE && !quote.subarray(1, 4).some((byte) => byte)) return "sev_snp";
   return hex(quote.subarray(4, 8)) === "81000000" ? "tdx" : null;
@@ -158,7 +191,10 @@ function stapled(collateral) {
   return collateral && !isAmds ? [collateral] : [];
 }
 
-/** A quote over the statement without a nonce binds the keyset as well, and is not fresh. @param {Case} one @param {Checks} checks */
+/**
+ * A quote over the statement without a nonce binds the keyset as well, and is not fresh.
+ * @param {Case} one @param {Checks} checks
+ */
 async function checkBinding(one, checks) {
   const { slot, saved } = one;
   if (slot === null) {
@@ -225,7 +261,8 @@ async function checkSubject(one) {
   if (one.saved.manifest) {
     const manifest = parse(one.saved.manifest);
     const found = await sha256(canonical(manifest));
-    if (found !== digest) throw new CheckFailed(`the manifest at hand is ${found}, and the keyset names ${digest ?? "none"}`);
+    if (found !== digest)
+      throw new CheckFailed(`the manifest at hand is ${found}, and the keyset names ${digest ?? "none"}`);
     manifestShape(manifest, "the manifest");
     one.manifest = manifest;
   }
@@ -243,7 +280,10 @@ async function checkSubject(one) {
 
 /** What is used of a manifest. Its digest decides the rest: the attested keyset names it. */
 const manifestShape = record(
-  { manifest_version: oneOf("confide-manifest/1", "confide-manifest/2"), models: listOf(record({ id: string() }, { aliases: listOf(string()) }, { closed: false })) },
+  {
+    manifest_version: oneOf("confide-manifest/1", "confide-manifest/2"),
+    models: listOf(record({ id: string() }, { aliases: listOf(string()) }, { closed: false })),
+  },
   {},
   { closed: false },
 );
@@ -293,7 +333,9 @@ function checkChannel({ saved, keyset, context }) {
       throw new NotChecked("the evidence binds no TLS key, and requests are not encrypted to the attested key");
     }
     if (tls === null && channel.is_page) {
-      throw new NotChecked("this browser can't: it shows no page the TLS key of its connection, and nothing is sealed enough for the policy");
+      throw new NotChecked(
+        "this browser can't: it shows no page the TLS key of its connection, and nothing is sealed enough for the policy",
+      );
     }
     const seen = tls === null ? "no TLS" : `the TLS key ${tls}`;
     throw new CheckFailed(`found ${seen}, expected ${held.slice(0, 8).join(" or ")}`);
@@ -319,7 +361,8 @@ function checkAge({ saved: { captured_at: captured = null }, context: { now, pol
 function factsOf({ report, keyset, evidence }) {
   const said = report.attestation.source_provenance ?? {};
   const shown = (/** @type {any} */ text) => ((text ?? null) === null ? null : bounded(text));
-  const keys = (/** @type {import("./types.js").PublicKey[]} */ some) => some.slice(0, MOST_SHOWN).map((key) => bounded(key.public_key));
+  const keys = (/** @type {import("./types.js").PublicKey[]} */ some) =>
+    some.slice(0, MOST_SHOWN).map((key) => bounded(key.public_key));
   return {
     keyset_digest: report.workload_keyset_digest,
     subject: shown(keyset.subject),
@@ -331,6 +374,8 @@ function factsOf({ report, keyset, evidence }) {
     serving: bounded(report.service_capabilities?.serving ?? "aggregator"),
     tee_type: bounded(report.attestation.tee_type),
     source: shown(evidence.source),
-    provenance: Object.fromEntries(["repo_url", "repo_commit", "image_digest"].map((name) => [name, shown(said[name])])),
+    provenance: Object.fromEntries(
+      ["repo_url", "repo_commit", "image_digest"].map((name) => [name, shown(said[name])]),
+    ),
   };
 }

@@ -1,4 +1,6 @@
-/** Trust anchors: Intel's root, which is pinned, and a development root that a person may name. Nothing that a report says can add one. */
+/**
+ * Trust anchors: Intel's root, which is pinned, and a development root that a person may name. Nothing that a report says can add one.
+ */
 
 import { CheckFailed, fromBase64 } from "./bytes.js";
 import { INTEL_ROOT } from "./catalogue.js";
@@ -6,9 +8,18 @@ import { keyOf, readChain } from "./x509.js";
 
 /** @typedef {import("./verdict.js").Root} Root */
 
-/** The roots for quotes: those of the policy's vendors, and the development roots in a PEM text. @param {string[]} vendors @param {string} [pem] @returns {Root[]} */
+/**
+ * The roots for quotes: those of the policy's vendors, and the development roots in a PEM text.
+ * @param {string[]} vendors @param {string} [pem] @returns {Root[]}
+ */
 export function rootsOf(vendors, pem) {
-  const intel = { name: INTEL_ROOT.name, vendor: "intel", use: "tdx", development: false, der: fromBase64(INTEL_ROOT.der, "the root") };
+  const intel = {
+    name: INTEL_ROOT.name,
+    vendor: "intel",
+    use: "tdx",
+    development: false,
+    der: fromBase64(INTEL_ROOT.der, "the root"),
+  };
   return [...(vendors.includes("intel") ? [intel] : []), ...(pem ? development(pem) : [])];
 }
 

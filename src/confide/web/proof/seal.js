@@ -71,7 +71,10 @@ const CHAT_CHOICE = { ...CHOICE, message: { ...SPOKEN, content: "text" }, delta:
 const ENDPOINTS = {
   "/v1/chat/completions": { member: "messages", answer: { ...TOP, choices: { each: CHAT_CHOICE } } },
   "/v1/completions": { member: "prompt", answer: { ...TOP, choices: { each: { ...CHOICE, text: "text" } } } },
-  "/v1/embeddings": { member: "input", answer: { ...TOP, data: { each: { ...plain("index", "object"), embedding: "json" } } } },
+  "/v1/embeddings": {
+    member: "input",
+    answer: { ...TOP, data: { each: { ...plain("index", "object"), embedding: "json" } } },
+  },
 };
 
 /** Whether a path's bodies have sealed fields. @param {string} path */
@@ -87,7 +90,10 @@ export async function pairOf(secret) {
   return { secret: key, point: await agree(key, BASE_POINT) };
 }
 
-/** The shared bytes; a point of low order, with which they would be no secret, is refused by Web Crypto. @param {CryptoKey} secret @param {Uint8Array} point @returns {Promise<Uint8Array<ArrayBuffer>>} */
+/**
+ * The shared bytes; a point of low order, with which they would be no secret, is refused by Web Crypto.
+ * @param {CryptoKey} secret @param {Uint8Array} point @returns {Promise<Uint8Array<ArrayBuffer>>}
+ */
 async function agree(secret, point) {
   const other = await subtle().importKey("raw", concat(point), X25519, false, []);
   return new Uint8Array(await subtle().deriveBits({ name: "X25519", public: other }, secret, 256));
@@ -100,7 +106,10 @@ async function cipher(pair, point, usage) {
   return subtle().deriveKey(hkdf, shared, { name: "AES-GCM", length: 256 }, false, [usage]);
 }
 
-/** One field, sealed by a new key pair. @param {Uint8Array} recipient @param {string} text @param {Uint8Array} aad @param {Randomness} random */
+/**
+ * One field, sealed by a new key pair.
+ * @param {Uint8Array} recipient @param {string} text @param {Uint8Array} aad @param {Randomness} random
+ */
 export async function sealField(recipient, text, aad, random) {
   const pair = await pairOf(random(32));
   const key = await cipher(pair, recipient, "encrypt");
@@ -109,7 +118,10 @@ export async function sealField(recipient, text, aad, random) {
   return hex(concat(pair.point, iv, new Uint8Array(sealed)));
 }
 
-/** The plaintext of one field. Whatever is wrong, it is the same error. @param {Pair} pair @param {string} text @param {Uint8Array} aad */
+/**
+ * The plaintext of one field. Whatever is wrong, it is the same error.
+ * @param {Pair} pair @param {string} text @param {Uint8Array} aad
+ */
 export async function openField(pair, text, aad) {
   try {
     if (text.length < SHORTEST || text.startsWith("0x")) throw new CheckFailed("too short");
@@ -117,18 +129,25 @@ export async function openField(pair, text, aad) {
     const key = await cipher(pair, blob.slice(0, POINT_SIZE), "decrypt");
     const iv = blob.slice(POINT_SIZE, POINT_SIZE + NONCE_SIZE);
     const sealed = blob.slice(POINT_SIZE + NONCE_SIZE);
-    return fromUtf8(new Uint8Array(await subtle().decrypt({ name: "AES-GCM", iv, additionalData: concat(aad) }, key, sealed)));
+    return fromUtf8(
+      new Uint8Array(await subtle().decrypt({ name: "AES-GCM", iv, additionalData: concat(aad) }, key, sealed)),
+    );
   } catch {
     throw new SealError("Forged", "a field can't be opened");
   }
 }
 
-/** What a field can't be moved away from, in the canonical form of RFC 8785. @param {Terms} terms @param {Path} path @param {string} [id]  of the answer */
+/**
+ * What a field can't be moved away from, in the canonical form of RFC 8785.
+ * @param {Terms} terms @param {Path} path @param {string} [id]  of the answer
+ */
 function binding({ nonce, timestamp, model }, path, id) {
   const head = `{"algo":"${X25519_SUITE}","field":${JSON.stringify(path.join("."))}`;
   const middle = id === undefined ? "" : `,"id":${JSON.stringify(id)}`;
   const purpose = id === undefined ? "request" : "response";
-  return utf8(`${head}${middle},"model":${JSON.stringify(model)},"nonce":"${nonce}","purpose":"aci.e2ee.${purpose}.v2","ts":${timestamp}}`);
+  return utf8(
+    `${head}${middle},"model":${JSON.stringify(model)},"nonce":"${nonce}","purpose":"aci.e2ee.${purpose}.v2","ts":${timestamp}}`,
+  );
 }
 
 // A request ------------------------------------------------------------------------------------------------------------
@@ -146,7 +165,8 @@ export class Sealer {
    */
   static async seal(key, path, body, { now = Math.floor(Date.now() / 1000), random = browserRandom } = {}) {
     if (!canSeal(path)) throw new SealError("CannotSeal", `Encryption is not defined for ${path}.`);
-    if (key.algo !== X25519_SUITE || !/^[0-9a-f]{64}$/.test(key.public_key)) throw new SealError("BadKey", "no X25519 key");
+    if (key.algo !== X25519_SUITE || !/^[0-9a-f]{64}$/.test(key.public_key))
+      throw new SealError("BadKey", "no X25519 key");
     const endpoint = ENDPOINTS[path];
     const payload = readRequest(body);
     const model = payload.get("model");
@@ -228,7 +248,12 @@ async function sealMessage(message, index, seal) {
   if (!(message instanceof Map) || (message.get("content") ?? null) === null) return message;
   const given = message.get("content");
   if (typeof given === "string" && arrayIn(given) !== null) {
-    message.set("content", [new Map([["type", "text"], ["text", given]])]);
+    message.set("content", [
+      new Map([
+        ["type", "text"],
+        ["text", given],
+      ]),
+    ]);
   }
   const content = message.get("content");
   if (typeof content !== "string" && !Array.isArray(content)) {
@@ -260,7 +285,11 @@ export class Opener {
     this.#pair = pair;
   }
 
-  /** The plaintext of a body that isn't streamed. @param {Uint8Array} body @returns {Promise<Uint8Array<ArrayBuffer>>} @throws {SealError} */
+  /**
+   * The plaintext of a body that isn't streamed.
+   * @param {Uint8Array} body @returns {Promise<Uint8Array<ArrayBuffer>>}
+   * @throws {SealError}
+   */
   async whole(body) {
     return this.#step(async () => {
       this.#ended = true;
@@ -268,7 +297,11 @@ export class Opener {
     });
   }
 
-  /** The plaintext of the events that these bytes complete. @param {Uint8Array} data @returns {Promise<Uint8Array<ArrayBuffer>>} @throws {SealError} */
+  /**
+   * The plaintext of the events that these bytes complete.
+   * @param {Uint8Array} data @returns {Promise<Uint8Array<ArrayBuffer>>}
+   * @throws {SealError}
+   */
   async feed(data) {
     return this.#step(async () => {
       const out = [];
@@ -277,7 +310,10 @@ export class Opener {
     });
   }
 
-  /** Ask whether the answer is complete, when the connection has ended. Whoever reads a stream must ask. @throws {SealError} it isn't */
+  /**
+   * Ask whether the answer is complete, when the connection has ended. Whoever reads a stream must ask.
+   * @throws {SealError} it isn't
+   */
   end() {
     if (this.#failed) throw new SealError("Forged", "The answer has failed before.");
     if (!(this.#ended || this.#error) || this.#events.pending) {
@@ -337,7 +373,10 @@ export class Opener {
     }
   }
 
-  /** Open every member that isn't plain or null, in place. @param {any} shape @param {Members} node @param {string} head @param {Path} path */
+  /**
+   * Open every member that isn't plain or null, in place.
+   * @param {any} shape @param {Members} node @param {string} head @param {Path} path
+   */
   async #replace(shape, node, head, path) {
     for (const [name, value] of [...node]) {
       const rule = Object.hasOwn(shape, name) ? shape[name] : "rest";
@@ -352,7 +391,8 @@ export class Opener {
   async #replaced(rule, value, head, path) {
     if (rule.each && Array.isArray(value)) {
       const entries = [];
-      for (const [place, entry] of value.entries()) entries.push(await this.#entry(rule.each, place, entry, head, path));
+      for (const [place, entry] of value.entries())
+        entries.push(await this.#entry(rule.each, place, entry, head, path));
       return entries;
     }
     if (typeof rule !== "string" && !rule.each && value instanceof Map) {
@@ -394,7 +434,10 @@ export class Opener {
   }
 }
 
-/** How an entry of a list is called: by its `index`, or else by its place. @param {Members} entry @param {number} place @param {number} least */
+/**
+ * How an entry of a list is called: by its `index`, or else by its place.
+ * @param {Members} entry @param {number} place @param {number} least
+ */
 function nameOf(entry, place, least) {
   const index = entry.get("index");
   return index instanceof Numeral && index.isInteger && index.value >= least ? index.value : place;

@@ -27,7 +27,10 @@ const DATA_URI = /^data:[A-Za-z0-9!#$&^_.+/;="' -]+;base64,([A-Za-z0-9+/]*={0,2}
 /** @type {Record<string, import("./shapes.js").Shape>} */
 const BINDINGS = {
   tls_spki_sha256: record({ type: words, origin: words, spki_sha256: hex32 }),
-  e2ee_public_key_sha256: record({ type: words, provider: words, algorithm: name, public_key_sha256: hex32 }, { key_id: name }),
+  e2ee_public_key_sha256: record(
+    { type: words, provider: words, algorithm: name, public_key_sha256: hex32 },
+    { key_id: name },
+  ),
 };
 const claimShape = record({ status: name }, { source: name, reason: words });
 const sessionShape = record(
@@ -76,7 +79,10 @@ function checkClaim(claim, what) {
   }
 }
 
-/** What a session says of a claim; what isn't there, or says what isn't known here, is unknown. @param {any} session @param {string} what */
+/**
+ * What a session says of a claim; what isn't there, or says what isn't known here, is unknown.
+ * @param {any} session @param {string} what
+ */
 export function claimOf(session, what) {
   const { status, source } = session.claims[what] ?? {};
   return STATUSES.includes(status) && SOURCES.includes(source) ? { status, source } : { status: "unknown" };
@@ -95,20 +101,28 @@ export function bindings(session) {
  * @param {number} at  Unix seconds @param {string} subject
  */
 export async function verifySession(ledger, context, id, document, at, subject) {
-  await ledger.group("session", async (checks) => {
-    await checks.need(1, () => checkId(id, document));
-    const session = await checks.need(2, () => parseSession(document), (read) => `the record of '${read.upstream_name}'`);
-    await checks.check(3, () => checkPeriod(session, at));
-    await checks.check(4, () => checkClaims(session, context.policy.sessions));
-    checks.skip(5, `the upstream's evidence (${session.evidence.digest}) was not verified again`, false);
-    ledger.facts.sessions ??= {};
-    ledger.facts.sessions[id] = {
-      upstream_name: bounded(session.upstream_name),
-      endpoint: session.endpoint === null ? null : bounded(session.endpoint),
-      verifier_id: bounded(session.verifier_id),
-      evidence: session.evidence.digest,
-    };
-  }, subject);
+  await ledger.group(
+    "session",
+    async (checks) => {
+      await checks.need(1, () => checkId(id, document));
+      const session = await checks.need(
+        2,
+        () => parseSession(document),
+        (read) => `the record of '${read.upstream_name}'`,
+      );
+      await checks.check(3, () => checkPeriod(session, at));
+      await checks.check(4, () => checkClaims(session, context.policy.sessions));
+      checks.skip(5, `the upstream's evidence (${session.evidence.digest}) was not verified again`, false);
+      ledger.facts.sessions ??= {};
+      ledger.facts.sessions[id] = {
+        upstream_name: bounded(session.upstream_name),
+        endpoint: session.endpoint === null ? null : bounded(session.endpoint),
+        verifier_id: bounded(session.verifier_id),
+        evidence: session.evidence.digest,
+      };
+    },
+    subject,
+  );
 }
 
 /** @param {string} id @param {Uint8Array} document */
@@ -134,7 +148,8 @@ function checkPeriod(session, at) {
  * @param {any} session @param {{required: boolean, claims: Record<string, string[]>}} policy
  */
 function checkClaims(session, policy) {
-  if (!bindings(session).length) throw new CheckFailed("found no channel binding of a known kind, expected at least one");
+  if (!bindings(session).length)
+    throw new CheckFailed("found no channel binding of a known kind, expected at least one");
   const wrong = [];
   const unknown = [];
   for (const [what, sources] of Object.entries(policy.claims)) {

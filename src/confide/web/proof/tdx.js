@@ -46,8 +46,16 @@ export async function verifyTdx(ledger, context, raw, collateral) {
   let genuineReport = null;
   await ledger.group("tdx", async (checks) => {
     const { tdx: policy } = context.policy;
-    const quote = await checks.need(1, () => parseQuote(raw), (found) => `version ${found.version}`);
-    const { platform, root } = await checks.need(2, () => walk(quote, context), (found) => `ends at ${found.root.name}`);
+    const quote = await checks.need(
+      1,
+      () => parseQuote(raw),
+      (found) => `version ${found.version}`,
+    );
+    const { platform, root } = await checks.need(
+      2,
+      () => walk(quote, context),
+      (found) => `ends at ${found.root.name}`,
+    );
     await checks.need(3, () => checkEnclave(quote, platform));
     await checks.need(4, () => checkSignature(quote));
     ledger.trusted(root);
@@ -63,7 +71,11 @@ export async function verifyTdx(ledger, context, raw, collateral) {
       [8, 9, 10].forEach((number) => checks.skip(number, after));
       return;
     }
-    const good = await checks.need(8, () => genuine(found, platform, root, context), (some) => `stapled, in date until ${day(some[0].expires)}`);
+    const good = await checks.need(
+      8,
+      () => genuine(found, platform, root, context),
+      (some) => `stapled, in date until ${day(some[0].expires)}`,
+    );
     if (faults(quote.report).length) {
       genuineReport = quote.report;
       [9, 10].forEach((number) => checks.skip(number, "needs step tdx.5"));
@@ -86,15 +98,25 @@ export async function verifyTdx(ledger, context, raw, collateral) {
 /** @param {Quote} quote @param {Platform} platform @returns {Record<string, any>} */
 function factsOf(quote, platform) {
   const shown = [...REGISTERS, "td_attributes", "report_data"].map((name) => [name, hex(quote.report[name])]);
-  return { version: quote.version, ...Object.fromEntries(shown), fmspc: platform.fmspc, ppid: platform.ppid.toLowerCase() };
+  return {
+    version: quote.version,
+    ...Object.fromEntries(shown),
+    fmspc: platform.fmspc,
+    ppid: platform.ppid.toLowerCase(),
+  };
 }
 
 // The machine ----------------------------------------------------------------------------------------------------------
 
-/** The platform of a quote, and the accepted root that vouches for it. @param {Quote} quote @param {Context} context */
+/**
+ * The platform of a quote, and the accepted root that vouches for it.
+ * @param {Quote} quote @param {Context} context
+ */
 async function walk(quote, context) {
   if (quote.certificationType !== PCK_CHAIN) {
-    throw new CheckFailed(`found certification data of type ${quote.certificationType}, expected ${PCK_CHAIN} (PCK certificate chain)`);
+    throw new CheckFailed(
+      `found certification data of type ${quote.certificationType}, expected ${PCK_CHAIN} (PCK certificate chain)`,
+    );
   }
   const path = readChain(String.fromCharCode(...quote.certification), "the PCK chain");
   const { whole, root } = await checkChain(path, context.roots, context.now, "the PCK chain");
@@ -114,7 +136,8 @@ function platformOf(chain) {
   /** @param {Map<string, der.Item>} from @param {string} arc @param {number} tag */
   const need = (from, arc, tag) => {
     const found = from.get(`${SGX}.${arc}`);
-    if (found?.tag !== tag) throw new CheckFailed(`the SGX extension of the first certificate has no readable member ${arc}`);
+    if (found?.tag !== tag)
+      throw new CheckFailed(`the SGX extension of the first certificate has no readable member ${arc}`);
     return found;
   };
   const bytes = (/** @type {string} */ arc) => hex(need(own, arc, der.OCTET_STRING).value).toUpperCase();
@@ -136,7 +159,10 @@ function platformOf(chain) {
   };
 }
 
-/** Pairs of an object identifier and a value, by the former. @param {Uint8Array} data @returns {Map<string, der.Item>} */
+/**
+ * Pairs of an object identifier and a value, by the former.
+ * @param {Uint8Array} data @returns {Map<string, der.Item>}
+ */
 function pairs(data) {
   const found = new Map();
   for (const list = new der.Der(data); !list.done; ) {
@@ -149,7 +175,10 @@ function pairs(data) {
   return found;
 }
 
-/** The platform vouches for the quoting enclave, and its report for the attestation key. @param {Quote} quote @param {Platform} platform */
+/**
+ * The platform vouches for the quoting enclave, and its report for the attestation key.
+ * @param {Quote} quote @param {Platform} platform
+ */
 async function checkEnclave(quote, platform) {
   const key = keyOf(platform.chain[0], "the PCK certificate");
   if (!(await isSigned(key, quote.enclaveSignature, quote.enclaveRaw))) {
@@ -185,7 +214,9 @@ function bitsOf(attributes) {
 /** What is never acceptable in how a TD runs. @param {import("./quote.js").Fields} report @returns {string[]} */
 function faults(report) {
   const isSet = bitsOf(report.td_attributes);
-  const reserved = Array.from({ length: 64 }, (_, bit) => BigInt(bit)).filter((bit) => isSet(bit) && !KNOWN.includes(bit));
+  const reserved = Array.from({ length: 64 }, (_, bit) => BigInt(bit)).filter(
+    (bit) => isSet(bit) && !KNOWN.includes(bit),
+  );
   const wrong = [];
   if (isSet(DEBUG)) wrong.push("DEBUG is set, so that the host reads and changes the TD's memory");
   if (reserved.length) wrong.push(`reserved bits are set (${reserved.join(", ")})`);
@@ -211,13 +242,18 @@ function checkFlags(platform, policy) {
   const flags = Object.entries(platform.flags);
   const wrong = flags.filter(([name, value]) => value !== false && !policy[name]);
   if (wrong.length) {
-    const said = wrong.map(([name, value]) => `${name} is ${value ? "on" : "not stated"}, and the policy demands that it is off`);
+    const said = wrong.map(
+      ([name, value]) => `${name} is ${value ? "on" : "not stated"}, and the policy demands that it is off`,
+    );
     throw new CheckFailed(said.join("; "));
   }
   return flags.map(([name, value]) => `${name} ${value === null ? "?" : value ? "on" : "off"}`).join(", ");
 }
 
-/** Some entry of the policy is this TD, in every register that it names. @param {import("./quote.js").Fields} report @param {any} policy */
+/**
+ * Some entry of the policy is this TD, in every register that it names.
+ * @param {import("./quote.js").Fields} report @param {any} policy
+ */
 function checkMeasurements(report, policy) {
   if (!policy.measurements.length) throw new NotChecked("the policy names no TD (tdx.measurements)", false);
   const differing = policy.measurements.map((/** @type {any} */ entry) =>

@@ -45,7 +45,10 @@ export class Checks {
   /** Whether a step of this group failed, or was required and could not be made. */
   failed = false;
 
-  /** @param {{name: string, steps: {id: string, title: string}[]}} steps @param {string} subject @param {Finding[]} findings */
+  /**
+   * @param {{name: string, steps: {id: string, title: string}[]}} steps @param {string} subject
+   * @param {Finding[]} findings
+   */
   constructor(steps, subject, findings) {
     this.#open = new Map(steps.steps.map((step, at) => [at + 1, step]));
     this.#subject = subject;
@@ -87,7 +90,10 @@ export class Checks {
     return true;
   }
 
-  /** Say that a step is not made, and why. @param {number} number @param {string} reason @param {boolean} [required] */
+  /**
+   * Say that a step is not made, and why.
+   * @param {number} number @param {string} reason @param {boolean} [required]
+   */
   skip(number, reason, required = true) {
     this.#record(number, "not checked", reason, required);
   }
@@ -107,7 +113,10 @@ export class Checks {
     else this.#record(number, "fail", `this check broke off: ${wrong}`); // fail closed
   }
 
-  /** @param {number} number @param {import("./types.js").Outcome} outcome @param {string} detail @param {boolean} [required] */
+  /**
+   * @param {number} number @param {import("./types.js").Outcome} outcome @param {string} detail
+   * @param {boolean} [required]
+   */
   #record(number, outcome, detail, required = true) {
     const step = this.#open.get(number);
     if (!step) throw new TypeError(`step ${number} is made twice, or there is none`);
@@ -185,7 +194,13 @@ function named(findings, most = 6) {
 // The verdict ----------------------------------------------------------------------------------------------------------
 
 /** @type {Record<number, Verdict["verdict"]>} */
-const WORDS = { 0: "verified", 1: "failed", 2: "no policy", 3: "consistent, development root", 5: "not enough evidence" };
+const WORDS = {
+  0: "verified",
+  1: "failed",
+  2: "no policy",
+  3: "consistent, development root",
+  5: "not enough evidence",
+};
 /** @type {Record<number, string>} */
 const SENTENCES = {
   0: "Verified: everything that the policy needs was checked and passed.",

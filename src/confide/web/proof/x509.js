@@ -55,7 +55,8 @@ export function readChain(text, what) {
   if (text.length > MOST_BYTES) throw new CheckFailed(`${what} is longer than ${MOST_BYTES} bytes`);
   const begin = "-----BEGIN CERTIFICATE-----";
   const parts = text.replace(/\0+$/, "").trim().split(begin);
-  if (parts.length - 1 > MOST_CERTIFICATES) throw new CheckFailed(`${what} has more than ${MOST_CERTIFICATES} certificates`);
+  if (parts.length - 1 > MOST_CERTIFICATES)
+    throw new CheckFailed(`${what} has more than ${MOST_CERTIFICATES} certificates`);
   if (parts.length < 2 || parts[0] !== "") throw new CheckFailed(`${what} has text that belongs to no certificate`);
   return parts.slice(1).map((part) => {
     const match = /^([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*$/.exec(part);
@@ -81,7 +82,8 @@ function certificate(raw) {
   const { tbs, algorithm, signature } = signed(raw);
   const fields = new der.Der(tbs.value);
   const version = fields.maybe(VERSION_3);
-  if (!version || der.number(der.only(version.value, der.INTEGER)) !== 2) throw new CheckFailed("no certificate of version 3");
+  if (!version || der.number(der.only(version.value, der.INTEGER)) !== 2)
+    throw new CheckFailed("no certificate of version 3");
   const serial = der.unsigned(fields.next(der.INTEGER));
   if (!same(fields.next(der.SEQUENCE).raw, algorithm)) throw new CheckFailed("two different signature algorithms");
   const issuer = fields.next(der.SEQUENCE);
@@ -154,7 +156,10 @@ function signed(raw) {
   return { tbs, algorithm: algorithm.raw, signature };
 }
 
-/** Extensions, none of which is there twice (RFC 5280, section 4.2). @param {der.Item} item @returns {Map<string, Extension>} */
+/**
+ * Extensions, none of which is there twice (RFC 5280, section 4.2).
+ * @param {der.Item} item @returns {Map<string, Extension>}
+ */
 function extensions(item) {
   const found = new Map();
   for (const list = new der.Der(item.value); !list.done; ) {
@@ -201,7 +206,9 @@ export async function checkChain(path, roots, now, what) {
   for (const [place, one] of whole.entries()) {
     const where = `${what}, certificate ${place}`;
     if (now < one.notBefore || now > one.notAfter) {
-      throw new CheckFailed(`${where} is valid from ${day(one.notBefore)} to ${day(one.notAfter)}, and the time is ${day(now)}`);
+      throw new CheckFailed(
+        `${where} is valid from ${day(one.notBefore)} to ${day(one.notAfter)}, and the time is ${day(now)}`,
+      );
     }
     const strange = [...one.extensions.values()].find(({ oid, critical }) => critical && !UNDERSTOOD.includes(oid));
     if (strange) throw new CheckFailed(`${where} has a critical extension that is not known here (${strange.oid})`);
@@ -226,7 +233,10 @@ async function rootOf(last, roots, what) {
   throw new CheckFailed(`${what} ends at no accepted root (accepted: ${names})`);
 }
 
-/** A CA, with `below` CAs between it and the leaf at most as its path length says. @param {Certificate} one @param {number} below @param {string} where */
+/**
+ * A CA, with `below` CAs between it and the leaf at most as its path length says.
+ * @param {Certificate} one @param {number} below @param {string} where
+ */
 function checkIssuer(one, below, where) {
   const constraints = basicConstraints(one);
   if (!constraints.isCa) throw new CheckFailed(`${where} is no CA`);
@@ -255,12 +265,18 @@ async function isIssued(one, issuer) {
   return same(one.issuer, issuer.subject) && isSignedBy(issuer, one.signature, one.tbs);
 }
 
-/** Whether the key of a certificate signed something, with a signature in DER. @param {Certificate} issuer @param {Uint8Array} signature @param {Uint8Array} message */
+/**
+ * Whether the key of a certificate signed something, with a signature in DER.
+ * @param {Certificate} issuer @param {Uint8Array} signature @param {Uint8Array} message
+ */
 export async function isSignedBy(issuer, signature, message) {
   return isSigned(keyOf(issuer, "an issuer"), rawSignature(signature), message);
 }
 
-/** The coordinates of a certificate's P-256 key. @param {Certificate} one @param {string} what @returns {Uint8Array} */
+/**
+ * The coordinates of a certificate's P-256 key.
+ * @param {Certificate} one @param {string} what @returns {Uint8Array}
+ */
 export function keyOf(one, what) {
   const start = P256_PREFIX.length;
   if (one.spki.length !== start + 64 || !same(one.spki.subarray(0, start), P256_PREFIX)) {
