@@ -17,7 +17,7 @@ def module() -> str:
     """``catalogue.js``: the steps with their ids, titles and what each proves, and the root."""
     (root,) = Roots.of(["intel"]).for_use("tdx")
     groups = "\n".join(_group(group) for group in catalogue() if group.name in GROUPS)
-    return f"""/** Every step with its words, and the pinned root: written by `make docs`, changed in `confide/verify`. */
+    return f"""/** Every step with its words, and the pinned root: written by `make docs` from `confide/verify`. */
 
 /** @typedef {{{{id: string, title: string, proves: string}}}} Step */
 

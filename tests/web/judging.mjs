@@ -141,6 +141,18 @@ const KINDS = {
     return verdict;
   },
 
+  async first_use(one, modules) {
+    const { verifySaved, firstUsePolicy } = modules.index;
+    const saved = {
+      ...one.saved,
+      document: bytesOf(modules, one.saved.document),
+      manifest: bytesOf(modules, one.saved.manifest),
+    };
+    const options = { now: one.now, developmentRoot: one.pem };
+    const policy = firstUsePolicy(await verifySaved(saved, options));
+    return { ok: { policy, verdict: (await verifySaved(saved, { ...options, policy })).verdict } };
+  },
+
   async quote(one, modules) {
     const ledger = new modules.verdict.Ledger();
     const report = await modules.tdx.verifyTdx(

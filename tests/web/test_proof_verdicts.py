@@ -6,9 +6,14 @@ from collections import Counter
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.web.cases import Json, recorded
+from confide.verify.audit import check_report
+from confide.verify.policy import Policy, check
+from confide.verify.services import named
+from tests.verify.making import NOW, Made, made_identity, made_report
+from tests.web.cases import Json, recorded, saved_json
 from tests.web.running import Run
 
 MUTATED = 150
@@ -124,3 +129,42 @@ def test_the_same_verdict_in_the_same_words(results: dict[str, Any]) -> None:
         assert found["development"] is ("development root for quotes" in expected["roots"])
         assert found["ok"] is (expected["exit_code"] == 0)
     assert {one["expected"]["exit_code"] for one in some} == {1, 3, 5}
+
+
+# First use -----------------------------------------------------------------------------------------------------------
+
+SEEN = {
+    "good": made_report(),
+    "out of date": made_report(collateral={"status": "OutOfDate"}),
+    "with advisories": made_report(collateral={"advisories": ("INTEL-SA-1", "INTEL-SA-2")}),
+    "no dstack": made_report(evidence={"event_log": None, "app_compose": None}),
+    "other nonce": made_report(sent="00" * 32),
+    "expired": made_report(identity=made_identity(not_after=NOW)),
+    "another log": made_report(evidence={"event_log": "[]"}),
+}
+REFUSED = {"other nonce", "expired", "another log"}
+
+
+def test_a_policy_of_first_use_accepts_what_it_was_made_from(run: Run) -> None:
+    """Only what is genuine, and only this workload; under it Python says the same."""
+    given = [
+        {"name": name, "kind": "first_use", "saved": saved_json(made.saved()), "now": NOW, "pem": pem_of(made)}
+        for name, made in SEEN.items()
+    ]
+    for one, found in zip(given, run("outcomes", given), strict=True):
+        made = SEEN[one["name"]]
+        if one["name"] in REFUSED:
+            assert found.get("error") == "PolicyError", (one["name"], found)
+            continue
+        policy = check(msgspec.convert(found["ok"]["policy"], Policy))
+        assert (policy.trust, policy.names_workload, policy.unsafe_any_workload) == ("first use", True, False)
+        expected, _ = check_report(made.saved(), named("aci"), made.context(policy))
+        verdict = found["ok"]["verdict"]
+        assert (verdict["exit_code"], verdict["policy"]) == (expected.exit_code, expected.policy), one["name"]
+        assert expected.exit_code == 3
+        assert not differences({"findings": msgspec.to_builtins(expected.findings)}, verdict)
+
+
+def pem_of(made: Made) -> str:
+    """The development root that a person names."""
+    return made.pki.roots_pem().decode()

@@ -1,4 +1,4 @@
-/** Every step with its words, and the pinned root: written by `make docs`, changed in `confide/verify`. */
+/** Every step with its words, and the pinned root: written by `make docs` from `confide/verify`. */
 
 /** @typedef {{id: string, title: string, proves: string}} Step */
 

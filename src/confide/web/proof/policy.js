@@ -263,14 +263,20 @@ export function acceptingAnything() {
   });
 }
 
+/** What may fail and be accepted all the same: how well the machine is patched. */
+const OF_POLICY = ["tdx.10", "report.2"];
+
 /**
- * A policy that accepts what a verification found, and nothing else; `trust` is "first use". Kept in the browser, it
- * notices a service whose workload changed.
+ * A policy that accepts what a verification without one found, and nothing else; `trust` is "first use". Kept in the
+ * browser, it notices a service whose workload changed. Known weaknesses of the machine are accepted too, by name.
  * @param {import("./types.js").Attested} attested @returns {Policy} @throws {PolicyError} nothing found names a workload
  */
 export function firstUsePolicy(attested) {
-  const { facts, exit_code, subject } = attested.verdict;
-  if (exit_code === 1) throw new PolicyError("the verification failed, so that nothing of it can be accepted");
+  const { facts, findings, subject } = attested.verdict;
+  const failed = findings.filter((one) => one.outcome === "fail").map((one) => one.step);
+  if (failed.some((step) => !OF_POLICY.includes(step)) || (failed.length && !failed.includes("tdx.10"))) {
+    throw new PolicyError("the verification failed, so that nothing of it can be accepted");
+  }
   const { tdx, dstack, report } = facts;
   /** @param {string[]} names */
   const shown = (names) =>
