@@ -3,12 +3,13 @@
  */
 
 /**
- * @param {{url: string, key: string, model: string, pem?: string, policy?: any, seal?: boolean, stream?: boolean, cut?: boolean}} given
+ * @param {{url: string, key: string, model: string, pem?: string, policy?: any, seal?: boolean, stream?: boolean, size?: number}} given
+ *     size: of the pieces that the answer is read in; as they come, if none is given
  * @param {string} proof  where the modules are
  */
 export async function talk(given, proof) {
   const { attest, Exchange, bundle, firstUsePolicy } = await import(`${proof}/index.js`);
-  const { url, key, model, pem, seal = true, stream = true } = given;
+  const { url, key, model, pem, size = Infinity, seal = true, stream = true } = given;
   let attested = await attest(url, { developmentRoot: pem, policy: given.policy ?? null, seal });
   if (given.policy === undefined) {
     attested = await attest(url, { developmentRoot: pem, policy: firstUsePolicy(attested), seal });
@@ -33,7 +34,8 @@ export async function talk(given, proof) {
     for (const reader = response.body.getReader(); ; ) {
       const { done, value } = await reader.read();
       if (done) break;
-      shown.push(...(await exchange.feed(value)));
+      for (let at = 0; at < value.length; at += size)
+        shown.push(...(await exchange.feed(value.subarray(at, at + size))));
     }
   } catch (wrong) {
     problem = String(wrong);

@@ -55,6 +55,14 @@ def test_a_development_service_is_consistent_and_never_ok(run: Run, served: Worl
     assert "Hello, wörld! 😀" in (said(found["text"]) if stream else found["text"])
 
 
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize(("seal", "stream"), [(True, True), (True, False), (False, True)])
+def test_an_answer_in_pieces_of_any_size(run: Run, served: World, seal: bool, stream: bool, size: int) -> None:
+    found = run("talk", given(served, seal=seal, stream=stream, size=size))
+    assert (found["answer"]["consistent"], found["answer"]["problem"], found["problem"]) == (True, None, None)
+    assert "Hello, wörld! 😀" in (said(found["text"]) if stream else found["text"])
+
+
 @pytest.mark.parametrize("seal", [True, False])
 def test_what_the_page_saves_is_what_confide_audit_reads(run: Run, served: World, seal: bool) -> None:
     found = run("talk", given(served, seal=seal))

@@ -7,7 +7,7 @@ import { random, support } from "./crypto.js";
 import { PolicyError, acceptingAnything, policyDigest, policyFrom } from "./policy.js";
 import { verifyReport } from "./report.js";
 import { rootsOf } from "./roots.js";
-import { Ledger, judge } from "./verdict.js";
+import { Ledger, NotChecked, judge } from "./verdict.js";
 
 /** @typedef {import("./types.js").Attested} Attested */
 /** @typedef {import("./types.js").Policy} Policy */
@@ -68,10 +68,10 @@ export async function verifySaved(saved, { now, policy = null, developmentRoot, 
     subject: saved.channel?.host ?? "the report",
     at: now,
     policy: given,
-    digest: given === null ? "" : await policyDigest(given),
+    digest: given === null ? "" : policyDigest(given),
     claims: claimsOf(ledger),
   });
-  const report = established && (await parseReport(saved.document)).report;
+  const report = await shown(saved.document);
   return {
     baseUrl,
     saved,
@@ -82,6 +82,16 @@ export async function verifySaved(saved, { now, policy = null, developmentRoot, 
     context,
     captured_at: saved.captured_at ?? now,
   };
+}
+
+/** A report as JSON, whatever became of it; null where it is none. @param {Uint8Array} document */
+async function shown(document) {
+  try {
+    return (await parseReport(document)).report;
+  } catch (wrong) {
+    if (wrong instanceof CheckFailed || wrong instanceof NotChecked) return null;
+    throw wrong;
+  }
 }
 
 /** @param {Policy | null} policy @param {number} now @param {string} [developmentRoot] @returns {Context} */
@@ -102,14 +112,11 @@ function contextOf(policy, now, developmentRoot) {
  */
 async function offeredKey(document) {
   if (!(await support()).x25519) return null;
-  try {
-    const { report, keyset } = await parseReport(document);
-    if (!report.service_capabilities?.supported_e2ee_versions?.includes(E2EE_VERSION)) return null;
-    return keyset.e2ee_public_keys.find((key) => key.algo === X25519_SUITE) ?? null;
-  } catch (wrong) {
-    if (wrong instanceof CheckFailed) return null; // which report.1 says
-    throw wrong;
-  }
+  const report = await shown(document);
+  if (!report?.service_capabilities?.supported_e2ee_versions?.includes(E2EE_VERSION)) return null;
+  /** @type {import("./types.js").Keyset} */
+  const keyset = report.attestation.workload_keyset;
+  return keyset.e2ee_public_keys.find((key) => key.algo === X25519_SUITE) ?? null;
 }
 
 /** @param {typeof fetch} get @param {string} url @param {string} what @returns {Promise<Uint8Array>} */

@@ -7,7 +7,6 @@
  */
 
 import { CheckFailed, concat, utf8 } from "./bytes.js";
-import { sha256 } from "./crypto.js";
 import { EventReader } from "./events.js";
 import { readObject } from "./json.js";
 import { cited, parseReceipt, verifyReceipt } from "./receipt.js";
@@ -287,13 +286,13 @@ export async function checkAnswer(attested, kept, options = {}) {
   const { now = Math.floor(Date.now() / 1000), subject = "", responseDigest } = options;
   const { established, context, verdict } = attested;
   const ledger = new Ledger();
-  const digest = async (/** @type {Uint8Array | null} */ bytes) => (bytes === null ? null : sha256(bytes));
+  const digest = (/** @type {Uint8Array | null} */ bytes) => bytes && new Sha256().update(bytes).digest();
   /** @type {{receipt: any, good: boolean}} */
   let read = { receipt: null, good: false };
   if (established && kept.receipt) {
     read = await verifyReceipt(ledger, { ...context, now }, established, kept.receipt, {
-      requestDigest: await digest(kept.request),
-      responseDigest: responseDigest ?? (await digest(kept.response)),
+      requestDigest: digest(kept.request),
+      responseDigest: responseDigest ?? digest(kept.response),
       model: kept.model,
       sessions: kept.sessions,
       subject,

@@ -6,8 +6,8 @@
  */
 
 import { CheckFailed } from "./bytes.js";
-import { sha256 } from "./crypto.js";
 import { canonical, text } from "./jcs.js";
+import { Sha256 } from "./sha256.js";
 import {
   boolean,
   digest,
@@ -234,7 +234,7 @@ export function policyDigest(policy) {
       .map(([one]) => [one, told(value[one])]);
   const parts = Object.entries(PARTS).map(([one, part]) => [one, Object.fromEntries(changed(policy[one], part))]);
   const own = [...changed(policy, MEMBERS), ...parts.filter(([, members]) => Object.keys(members).length)];
-  return sha256(canonical(Object.fromEntries(own)));
+  return new Sha256().update(canonical(Object.fromEntries(own))).digest();
 }
 
 /** Entries of lists without the members that say nothing. @param {any} value @returns {any} */
