@@ -245,6 +245,13 @@ def cut_off(passing: Passing) -> None:
         passing.body = passing.body[: len(passing.body) // 2]
 
 
+def elsewhere(passing: Passing) -> None:
+    """The page is told to send its request to another place, which it must not."""
+    if passing.is_answer:
+        passing.status, passing.body = 307, b""
+        passing.headers["location"] = "/v1/models"
+
+
 def event(type: str, digest: str) -> Callable[[dict[str, Any]], None]:
     """Another hash in an event."""
 
@@ -259,6 +266,7 @@ ANSWERS: dict[str, tuple[set[str], str, Callable[[Passing], None]]] = {
     "a comment in the stream": ({"receipt.5"}, "", body(lambda data: b": hello\n\n" + data)),
     "a sealed letter": ({"receipt.5"}, "isn't what the service", body(lambda data: data.replace(LETTER, MORE, 1))),
     "cut off": ({"receipt.5"}, "", cut_off),
+    "sent elsewhere": (set(), "", elsewhere),
     "in clear": (set(), "in clear", header("x-e2ee-applied", "false")),
     "no receipt named": (set(), "no receipt", header("x-receipt-id", None)),
     "another keyset": (set(), "verify again", header("x-aci-keyset-digest", OTHER)),

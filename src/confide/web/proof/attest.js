@@ -1,7 +1,7 @@
 /** One verification of a service: a nonce, its report, a verdict. */
 
 import { X25519_SUITE, parseReport } from "./aci.js";
-import { CheckFailed, hex } from "./bytes.js";
+import { CheckFailed, Named, hex } from "./bytes.js";
 import { claimsOf, verifyClaims } from "./claims.js";
 import { random, support } from "./crypto.js";
 import { PolicyError, acceptingAnything, policyDigest, policyFrom } from "./policy.js";
@@ -17,15 +17,11 @@ import { Ledger, NotChecked, judge } from "./verdict.js";
 const E2EE_VERSION = "2";
 
 /** The service can't be reached, or gives no report. `status` is 0 where nothing came. */
-export class Unreachable extends Error {
+export class Unreachable extends Named {
   /** @param {string} message @param {number} status */
   constructor(message, status) {
     super(message);
     this.status = status;
-  }
-
-  get name() {
-    return "Unreachable";
   }
 }
 
@@ -123,7 +119,7 @@ async function offeredKey(document) {
 async function fetched(get, url, what) {
   let response;
   try {
-    response = await get(url, { cache: "no-store", credentials: "omit", redirect: "error" });
+    response = await get(url, { cache: "no-store", redirect: "error" });
   } catch (failed) {
     throw new Unreachable(`${what} can't be had: ${failed instanceof Error ? failed.message : failed}`, 0);
   }

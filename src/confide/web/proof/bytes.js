@@ -2,12 +2,15 @@
  * Bytes and how they are written: hexadecimal, base64, UTF-8, and a reader of fixed layouts that never reads past its end.
  */
 
-/** Bytes or text that is not what it claims to be, or a check whose answer is no; the text says what was found. */
-export class CheckFailed extends Error {
+/** An error that is called by the name of its class. */
+export class Named extends Error {
   get name() {
-    return "CheckFailed";
+    return this.constructor.name;
   }
 }
+
+/** Bytes or text that is not what it claims to be, or a check whose answer is no; the text says what was found. */
+export class CheckFailed extends Named {}
 
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
 

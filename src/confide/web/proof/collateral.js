@@ -8,6 +8,7 @@
 import { CheckFailed, fromHex, hex, same, utf8 } from "./bytes.js";
 import { parseLoosely } from "./jcs.js";
 import { integer, listOf, matching, oneOf, record, string } from "./shapes.js";
+import { TCB_STATUSES } from "./terms.js";
 import {
   basicConstraints,
   checkChain,
@@ -47,16 +48,7 @@ const MEMBERS = [
   "qe_identity",
   "qe_identity_signature",
 ];
-/** From the best to the worst. */
-const STATUSES = [
-  "UpToDate",
-  "SWHardeningNeeded",
-  "ConfigurationNeeded",
-  "ConfigurationAndSWHardeningNeeded",
-  "OutOfDate",
-  "OutOfDateConfigurationNeeded",
-  "Revoked",
-];
+const STATUSES = [...TCB_STATUSES, "Revoked"];
 
 const open = { closed: false };
 const moment = matching(/^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/);

@@ -6,7 +6,7 @@
  * given on; the receipt is fetched and checked against both hashes (ACI 7 and 9.3).
  */
 
-import { CheckFailed, concat, utf8 } from "./bytes.js";
+import { CheckFailed, Named, concat, utf8 } from "./bytes.js";
 import { EventReader } from "./events.js";
 import { readObject } from "./json.js";
 import { cited, parseReceipt, verifyReceipt } from "./receipt.js";
@@ -26,11 +26,7 @@ const WAITS = [0, 0.2, 0.5, 1];
 const TRANSIENT = [0, 404, 429, 500, 502, 503];
 
 /** An answer has no good proof: it isn't what the service sent, or was cut off. */
-export class ProofFailed extends Error {
-  get name() {
-    return "ProofFailed";
-  }
-}
+export class ProofFailed extends Named {}
 
 /** One POST. Make it with {@link Exchange.open}. */
 export class Exchange {
@@ -66,14 +62,12 @@ export class Exchange {
     this.url = `${attested.baseUrl}${path}`;
     /** Whether the request is encrypted to the workload. */
     this.sealed = sealed !== null;
-    /**
-     * What `fetch` takes beside the URL.
-     * @type {{method: string, headers: Record<string, string>, body: Uint8Array<ArrayBuffer>}}
-     */
+    /** What `fetch` takes beside the URL. It goes nowhere else, whatever the service answers. */
     this.init = {
       method: "POST",
       headers: { "Content-Type": "application/json", ...headers, ...sealed?.headers },
       body: concat(sealed?.body ?? body),
+      redirect: /** @type {"error"} */ ("error"),
     };
   }
 

@@ -5,9 +5,10 @@
  * a policy demands is "not checked" and required, so that a policy never becomes weaker here.
  */
 
-import { CheckFailed } from "./bytes.js";
+import { CheckFailed, Named } from "./bytes.js";
 import { canonical, text } from "./jcs.js";
 import { Sha256 } from "./sha256.js";
+import { CLAIMS, SOURCES, TCB_STATUSES } from "./terms.js";
 import {
   boolean,
   digest,
@@ -33,29 +34,8 @@ import {
  */
 
 /** A policy that can't be used. */
-export class PolicyError extends Error {
-  get name() {
-    return "PolicyError";
-  }
-}
+export class PolicyError extends Named {}
 
-const STATUSES = [
-  "UpToDate",
-  "SWHardeningNeeded",
-  "ConfigurationNeeded",
-  "ConfigurationAndSWHardeningNeeded",
-  "OutOfDate",
-  "OutOfDateConfigurationNeeded",
-];
-const CLAIMS = [
-  "tee_attested",
-  "gpu_attested",
-  "tcb_up_to_date",
-  "os_known_good",
-  "serving_software_known_good",
-  "model_weights_provenance",
-];
-const SOURCES = ["hardware_proven", "verifier_derived", "provider_asserted", "operator_asserted"];
 const hex48 = matching(/^[0-9a-f]{96}$/);
 const days = integer(0, 36500);
 const svn = integer(0, 255);
@@ -76,7 +56,7 @@ const claims = (value, where) => {
  */
 const PARTS = {
   tdx: {
-    statuses: [["UpToDate"], listOf(oneOf(...STATUSES))],
+    statuses: [["UpToDate"], listOf(oneOf(...TCB_STATUSES))],
     advisories: [[], listOf(name)],
     grace_days: [0, days],
     minimum_evaluation_number: [0, integer()],
@@ -255,7 +235,7 @@ export function acceptingAnything() {
     name: "anything",
     roots: ["intel", "amd", "nvidia"],
     unsafe_any_workload: true,
-    tdx: { statuses: STATUSES, grace_days: 36500, perfmon: true },
+    tdx: { statuses: TCB_STATUSES, grace_days: 36500, perfmon: true },
     snp: { vlek: true, migration_agent: true, most_privileged_only: false },
     keys: { longest_days: 36500 },
     receipts: { rewritten: true },

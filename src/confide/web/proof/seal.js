@@ -8,7 +8,7 @@
  */
 
 import { X25519_SUITE } from "./aci.js";
-import { CheckFailed, concat, fromHex, fromUtf8, hasLoneSurrogate, hex, utf8 } from "./bytes.js";
+import { CheckFailed, Named, concat, fromHex, fromUtf8, hasLoneSurrogate, hex, utf8 } from "./bytes.js";
 import { random as browserRandom, subtle } from "./crypto.js";
 import { EventReader, withData } from "./events.js";
 import { Numeral, parseExactly } from "./jcs.js";
@@ -33,15 +33,11 @@ const PKCS8 = fromHex("302e020100300506032b656e04220420", "a prefix");
 const BASE_POINT = new Uint8Array(32).fill(9, 0, 1);
 
 /** Something can't be sealed, or what came isn't what the service sealed for this request. */
-export class SealError extends Error {
+export class SealError extends Named {
   /** @param {"CannotSeal" | "BadKey" | "Forged" | "Truncated"} kind @param {string} message */
   constructor(kind, message) {
     super(message);
     this.kind = kind;
-  }
-
-  get name() {
-    return "SealError";
   }
 }
 

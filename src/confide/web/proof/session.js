@@ -8,21 +8,13 @@ import { CheckFailed, fromBase64 } from "./bytes.js";
 import { sha256 } from "./crypto.js";
 import { canonical, parse } from "./jcs.js";
 import { digest, hex32, listOf, name, nullable, object, record, seconds, string, version, words } from "./shapes.js";
+import { CLAIMS, SOURCES } from "./terms.js";
 import { NotChecked, bounded } from "./verdict.js";
 
 /** @typedef {import("./policy.js").Context} Context */
 
 const MOST_BYTES = 4 << 20;
-const CLAIMS = [
-  "tee_attested",
-  "gpu_attested",
-  "tcb_up_to_date",
-  "os_known_good",
-  "serving_software_known_good",
-  "model_weights_provenance",
-];
 const STATUSES = ["asserted", "refuted"];
-const SOURCES = ["hardware_proven", "verifier_derived", "provider_asserted", "operator_asserted"];
 const DATA_URI = /^data:[A-Za-z0-9!#$&^_.+/;="' -]+;base64,([A-Za-z0-9+/]*={0,2})$/;
 /** @type {Record<string, import("./shapes.js").Shape>} */
 const BINDINGS = {

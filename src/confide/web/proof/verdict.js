@@ -6,7 +6,7 @@
  * not checked, so nothing is skipped in silence.
  */
 
-import { CheckFailed } from "./bytes.js";
+import { CheckFailed, Named } from "./bytes.js";
 import { STEPS } from "./catalogue.js";
 
 /** @typedef {import("./types.js").Finding} Finding */
@@ -20,15 +20,11 @@ const LONGEST_DETAIL = 600;
 export const OUTCOME_WORDS = { pass: "pass", fail: "FAIL", "not checked": "not checked" };
 
 /** A check could not be made, and this is why. It counts as missing where the policy needs it. */
-export class NotChecked extends Error {
+export class NotChecked extends Named {
   /** @param {string} reason @param {boolean} [required] */
   constructor(reason, required = true) {
     super(reason);
     this.required = required;
-  }
-
-  get name() {
-    return "NotChecked";
   }
 }
 

@@ -70,8 +70,13 @@ export function readChain(text, what) {
 
 /** @param {Uint8Array} raw @param {string} what @returns {Certificate} */
 export function readCertificate(raw, what) {
+  return readable(() => certificate(raw), what);
+}
+
+/** @template T @param {() => T} read @param {string} what @returns {T} */
+function readable(read, what) {
   try {
-    return certificate(raw);
+    return read();
   } catch (wrong) {
     throw new CheckFailed(`${what} can't be read: ${wrong instanceof Error ? wrong.message : wrong}`);
   }
@@ -111,11 +116,7 @@ function certificate(raw) {
 
 /** A revocation list. @param {Uint8Array} raw @param {string} what @returns {Crl} */
 export function readCrl(raw, what) {
-  try {
-    return crl(raw);
-  } catch (wrong) {
-    throw new CheckFailed(`${what} can't be read: ${wrong instanceof Error ? wrong.message : wrong}`);
-  }
+  return readable(() => crl(raw), what);
 }
 
 /** @param {Uint8Array} raw @returns {Crl} */
