@@ -28,6 +28,7 @@ from confide.verify.session import verify_session
 from confide.verify.tdx import verify_tdx
 from confide.verify.verdict import Ledger
 from confide.wire import jcs
+from confide.wire.tdx import parse_quote
 from tests.verify import tdx_maker, test_verify_dstack, test_verify_receipt, test_verify_report, test_verify_session
 from tests.verify import test_verify_tdx as tdx_tests
 from tests.verify.dstack_maker import Guest
@@ -189,9 +190,19 @@ def quotes(recorder: Recorder) -> None:
         for name, wrong in tdx_tests.WRONG.items():
             context = tdx_maker.context(wrong.collateral(), now=wrong.now, **wrong.policy)
             recorder.run(name, lambda wrong=wrong, context=context: tdx_maker.Tried(wrong.raw(), context))
+        for extra in (b"\n", b"\x0b \n", b"\0\0", b"\0\n", b"\xa0", b"\x85", b"\x1c", b"\n-----END CERTIFICATE-----"):
+            raw, context = _with_text(extra), tdx_maker.context(tdx_maker.collateral())
+            recorder.run(f"after the chain {extra!r}", lambda raw=raw, context=context: tdx_maker.Tried(raw, context))
         for number, (raw, collateral, policy) in enumerate(_allowed()):
             context = tdx_maker.context(collateral(), **policy)
             recorder.run(f"allowed {number}", lambda raw=raw, context=context: tdx_maker.Tried(raw(), context))
+
+
+def _with_text(extra: bytes) -> bytes:
+    """A quote whose PCK chain has more text after it, and in front."""
+    chain = parse_quote(tdx_maker.quote()).signature.certification.rstrip(b"\0")
+    front = extra if extra.isspace() else b""
+    return tdx_maker.spliced(tdx_maker.quote(), certification=front + chain + extra)
 
 
 def _allowed() -> Any:

@@ -23,6 +23,7 @@
  * @property {string} subject
  * @property {number} at  the time that dates were compared with, in Unix seconds
  * @property {string} policy  the policy's digest ("" where none was given)
+ * @property {"reviewed" | "first use" | null} policy_trust  how the policy came to be
  * @property {string[]} roots  names of the roots that were reached
  * @property {Finding[]} findings  in order
  * @property {Record<string, {status: "asserted" | "refuted" | "unknown", source?: string, reason?: string}>} claims

@@ -243,6 +243,7 @@ export function judge(ledger, { subject, at, policy, digest, claims }) {
     subject,
     at,
     policy: digest,
+    policy_trust: policy?.trust ?? null,
     roots: anchors.map((root) => root.name),
     findings,
     claims,

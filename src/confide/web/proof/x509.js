@@ -28,6 +28,8 @@ import * as der from "./der.js";
 
 const MOST_BYTES = 128 * 1024;
 const MOST_CERTIFICATES = 10;
+/** White space of ASCII, and no other. */
+const SPACE = /[\t\n\v\f\r ]/g;
 const ECDSA_SHA256 = "1.2.840.10045.4.3.2";
 const COMMON_NAME = "2.5.4.3";
 const BASIC_CONSTRAINTS = "2.5.29.19";
@@ -53,15 +55,17 @@ const P256_PREFIX = Uint8Array.of(
  */
 export function readChain(text, what) {
   if (text.length > MOST_BYTES) throw new CheckFailed(`${what} is longer than ${MOST_BYTES} bytes`);
-  const begin = "-----BEGIN CERTIFICATE-----";
-  const parts = text.replace(/\0+$/, "").trim().split(begin);
-  if (parts.length - 1 > MOST_CERTIFICATES)
+  const [before, ...parts] = text.replace(/\0+$/, "").split("-----BEGIN CERTIFICATE-----");
+  if (parts.length > MOST_CERTIFICATES) {
     throw new CheckFailed(`${what} has more than ${MOST_CERTIFICATES} certificates`);
-  if (parts.length < 2 || parts[0] !== "") throw new CheckFailed(`${what} has text that belongs to no certificate`);
-  return parts.slice(1).map((part) => {
-    const match = /^([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*$/.exec(part);
-    if (!match) throw new CheckFailed(`${what} can't be read`);
-    const dense = match[1].replace(/\s/g, "");
+  }
+  if (!parts.length || before.replace(SPACE, "")) {
+    throw new CheckFailed(`${what} has text that belongs to no certificate`);
+  }
+  return parts.map((part) => {
+    const [written, after, ...more] = part.split("-----END CERTIFICATE-----");
+    const dense = written.replace(SPACE, "");
+    if (after?.replace(SPACE, "") !== "" || more.length) throw new CheckFailed(`${what} can't be read`);
     const raw = fromBase64(dense, what);
     if (base64(raw) !== dense) throw new CheckFailed(`${what} has text that belongs to no certificate`);
     return readCertificate(raw, what);
