@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data_dir: _Folder = msgspec.field(default_factory=lambda: platformdirs.user_data_path("confide"))
     cache_dir: _Folder = msgspec.field(default_factory=lambda: platformdirs.user_cache_path("confide"))
     auth: _Switch = True
+    page: Annotated[bool, Meta(description="true or false: a page at / that chats and checks, for browsers")] = True
     cors_origins: Annotated[
         tuple[_Origin, ...], Meta(description='a list of origins such as "https://app.example", or "*"')
     ] = ()

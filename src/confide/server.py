@@ -24,6 +24,7 @@ from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
 from confide.api.fetch import PinnedFetcher
 from confide.api.images import ImagePolicy
+from confide.api.page import Page
 from confide.api.proof import Prover
 from confide.api.vision import ImageRules
 from confide.attest.choose import Places, Sources, choose
@@ -160,6 +161,7 @@ async def _serve(
                 images=images,
                 cors_origins=settings.cors_origins,
                 meter=observer.meter,
+                page=Page.load(sources.development_roots) if settings.page else None,
             )
         )
         house = _House(settings, custodian, store.writer, sources, served, images, context)

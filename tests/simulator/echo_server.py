@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ from confide.api.chat import ChatLimits
 from confide.api.endpoint import ENDPOINTS
 from confide.api.images import ImagePolicy
 from confide.api.metrics import Layout, memory
+from confide.api.page import Page
 from confide.api.proof import Prover
 from confide.api.vision import ImageRules
 from confide.attest.choose import Places, Sources, choose
@@ -199,7 +201,9 @@ class Echo:
 class EchoEngine:
     """Accepts everything but what it is told to refuse."""
 
-    info: Final = EngineInfo("echo", "1", 100_000, 100_000, PARAMETERS, max_choices=3, created=1_790_000_000, also=ALSO)
+    def __init__(self, *, sees: bool = False) -> None:
+        info = EngineInfo("echo", "1", 100_000, 100_000, PARAMETERS, max_choices=3, created=1_790_000_000, also=ALSO)
+        self.info: Final = replace(info, input_modalities=("text", "image")) if sees else info
 
     async def chat(self, call: ChatCall) -> Echo:
         order = _ORDER.match(call.request.user or "")
@@ -250,9 +254,10 @@ def main() -> None:
         observer = Observer(board, 0)
         sink = observer.sink(store.writer)
         prover = Prover(custodian, sink, manifest=MANIFEST_DIGEST, clock=clock, model_in_text=asked.signature_model)
+        engine = EchoEngine(sees=asked.sees)
         app = build(
             ApiParts(
-                models=ModelTable([ServedModel(id=MODEL, engine=EchoEngine(), name="Echo", aliases=("echo",))]),
+                models=ModelTable([ServedModel(id=MODEL, engine=engine, name="Echo", aliases=("echo",))]),
                 doorman=Doorman(None if asked.no_auth else store.keys.find),
                 prover=prover,
                 attestor=Attestor(custodian, sources, MANIFEST, meter=observer.meter),
@@ -261,6 +266,7 @@ def main() -> None:
                 images=ImageRules(ImagePolicy(max_bytes=2**20, max_pixels=10**6, allow_urls=False), None),
                 cors_origins=("https://app.example",),
                 meter=observer.meter,
+                page=Page.load(sources.development_roots),
             )
         )
         where = base_url("127.0.0.1", listener)
@@ -303,6 +309,7 @@ def _arguments() -> Any:
     parser.add_argument("--moved-clock", type=Path, help="a file that says by how many seconds the clock is moved")
     parser.add_argument("--keep-alive", type=float, default=15.0)
     parser.add_argument("--signature-model", action="store_true")
+    parser.add_argument("--sees", action="store_true", help="it takes images, and says nothing of them")
     return parser.parse_args()
 
 

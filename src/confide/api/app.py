@@ -21,6 +21,7 @@ from confide.api.chat import ChatLimits, InferenceRoute
 from confide.api.endpoint import ENDPOINTS
 from confide.api.envelope import Envelope, Proven
 from confide.api.metrics import MEDIA_TYPE as METRICS_TYPE
+from confide.api.page import Page
 from confide.api.proof import Prover
 from confide.api.respond import internal_error, store_down
 from confide.api.seen import Meter, NoMeter
@@ -50,6 +51,7 @@ class ApiParts:
     images: ImageRules = field(default_factory=ImageRules)
     cors_origins: Sequence[str] = ()
     meter: Meter = field(default_factory=NoMeter)
+    page: Page | None = None
 
 
 def build(parts: ApiParts) -> ASGIApp:
@@ -66,6 +68,7 @@ def build(parts: ApiParts) -> ASGIApp:
             Route("/v1/models/{id:path}", models.one, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
             *AttestationRoutes(parts.doorman, parts.attestor, parts.receipts).table(),
+            *(parts.page.table() if parts.page else ()),
         ],
         exception_handlers=_HANDLERS | {StoreError: _StoreErrors(parts.meter).answer},
     )

@@ -31,11 +31,13 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What was chosen. ``keys`` is the dstack source where keys can be had from one, else None."""
+    """What was chosen. ``keys`` is the dstack source where keys can be had from one, else None; ``development_roots``
+    is what development evidence ends at (PEM), None for a machine's own."""
 
     evidence: EvidenceSource
     gpu: GpuSource
     keys: DstackSource | None = None
+    development_roots: bytes | None = None
 
     async def aclose(self) -> None:
         """Close both."""
@@ -51,7 +53,8 @@ def choose(tee: Tee, places: Places, seconds: float = 20.0) -> Sources:
     """
     if tee == "dev":
         machine = DevMachine(open_pki(places.data_dir))
-        return Sources(SharedEvidence(DevSource(machine), seconds), SharedGpu(DevGpu(machine.pki), seconds))
+        evidence, gpu = SharedEvidence(DevSource(machine), seconds), SharedGpu(DevGpu(machine.pki), seconds)
+        return Sources(evidence, gpu, development_roots=machine.pki.roots_pem())
     source = _hardware(tee, places, seconds)
     keys = source if isinstance(source, DstackSource) else None
     return Sources(SharedEvidence(source, seconds), SharedGpu(NvmlGpus(), seconds), keys)

@@ -128,6 +128,8 @@ def announcer(settings: Settings, model: str, *, print_curl: bool) -> Callable[[
             for line in DEVELOPMENT:
                 console.note(line, style="yellow")
         console.note(f"Serving {model} on {root}/v1  (Ctrl-C ends it)", style="bold green")
+        if settings.page:
+            console.note(f"In a browser: {page_link(root, key)}", style="bold")
         if print_curl:
             for line in try_it(root, model, key):
                 console.say(line)
@@ -143,6 +145,11 @@ def _fresh_key(settings: Settings) -> str:
             if record.name == MAKE_RUN:
                 store.revoke(record.id)
         return store.create(MAKE_RUN)
+
+
+def page_link(root: str, key: str | None) -> str:
+    """The page's address. The key stands in the fragment, which no browser sends; the page takes it out at once."""
+    return f"{root}/" if key is None else f"{root}/#key={key}"
 
 
 def try_it(root: str, model: str, key: str | None) -> list[str]:

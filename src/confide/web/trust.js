@@ -1,0 +1,136 @@
+// What this page knows about its server: one attestation after the other, what follows from it, and what a person
+// decided in spite of it.
+
+import { document as fetched } from "./api.js";
+import { attest, Exchange, firstUsePolicy, verifySaved } from "./proof/index.js";
+
+const ROOTS = "/page/development-roots.pem";
+const PINNED = "confide.policy";
+
+/** How a verdict is called here, by its exit code, and in which colour. */
+const STATES = {
+  0: { state: "good", word: "Verified" },
+  1: { state: "bad", word: "Failed" },
+  2: { state: "open", word: "Not enough evidence" },
+  3: { state: "development", word: "Development root" },
+  5: { state: "open", word: "Not enough evidence" },
+};
+
+/** Emits "change" whenever something about it did. */
+export class Trust extends EventTarget {
+  attested = null;
+  problem = null;
+  state = "busy";
+  word = "Checking";
+  /** When this page asked, in milliseconds. */
+  since = 0;
+  wantsSealing = true;
+  /** A person said that messages may go to a service whose checks did not pass. */
+  overridden = false;
+  #roots = null;
+  #running = null;
+
+  /** Ask for a report over a fresh nonce, and verify it. Ends in a state, never in an exception. */
+  check() {
+    this.#running ??= this.#check().finally(() => (this.#running = null));
+    return this.#running;
+  }
+
+  async #check() {
+    this.#become({ state: "busy", word: "Checking" });
+    this.since = Date.now();
+    try {
+      this.attested = await this.#attested();
+      this.problem = null;
+      this.#become(STATES[this.attested.verdict.exit_code]);
+    } catch (wrong) {
+      this.attested = null;
+      this.problem = wrong.message;
+      this.#become({ state: "bad", word: "No attestation" });
+    }
+  }
+
+  /** A report under the policy of this browser; without one, under what the report itself shows: first use. */
+  async #attested() {
+    this.#roots ??= new TextDecoder().decode(await fetched(ROOTS));
+    const developmentRoot = this.#roots || undefined;
+    const policy = pinned();
+    const attested = await attest(location.origin, { developmentRoot, policy, seal: this.wantsSealing });
+    if (policy || attested.verdict.exit_code === 1) return attested;
+    const { saved, baseUrl, captured_at: now } = attested;
+    const again = await verifySaved(saved, { now, developmentRoot, baseUrl, policy: firstUsePolicy(attested) });
+    return { ...again, sealKey: attested.sealKey };
+  }
+
+  #become({ state, word }) {
+    this.state = state;
+    this.word = word;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  // What follows ------------------------------------------------------------------------------------------------------
+
+  /** Whether messages may be sent: the checks passed, if only to a development root, or a person insists. */
+  get maySend() {
+    return this.isSound || (this.overridden && this.state !== "busy");
+  }
+
+  /** Whether nothing failed and nothing that is needed is missing. */
+  get isSound() {
+    return this.state === "good" || this.state === "development";
+  }
+
+  /** Whether messages are sealed. */
+  get seals() {
+    return this.wantsSealing && this.isSound && this.attested?.sealKey != null;
+  }
+
+  /** Whether the service and this browser could seal. */
+  get canSeal() {
+    return this.isSound && (this.attested?.sealKey != null || !this.wantsSealing);
+  }
+
+  /** Send anyway, from now on. */
+  override() {
+    this.overridden = true;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Seal from now on, or don't: what the report was checked for changes with it. */
+  async seal(wanted) {
+    this.wantsSealing = wanted;
+    await this.check();
+  }
+
+  /** A request that can be checked; null where nothing is established that could sign its receipt. */
+  async open(path, body, headers) {
+    return this.attested?.established ? Exchange.open(this.attested, path, body, { headers }) : null;
+  }
+
+  // The policy of this browser ----------------------------------------------------------------------------------------
+
+  /** Whether this browser remembers what runs here. */
+  get isPinned() {
+    return pinned() !== null;
+  }
+
+  /** Remember what runs here: a later visit fails where it is something else. */
+  pin() {
+    localStorage.setItem(PINNED, JSON.stringify(this.attested.policy));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Forget it, and look anew. */
+  unpin() {
+    localStorage.removeItem(PINNED);
+    return this.check();
+  }
+}
+
+function pinned() {
+  try {
+    return JSON.parse(localStorage.getItem(PINNED));
+  } catch {
+    return null; // storage is off
+  }
+}
