@@ -80,6 +80,7 @@ class Visit:
         """Send a message; the answer that it gets, which may still be coming."""
         before = self.answers.count()
         self.page.fill("#prompt", text)
+        expect(self.page.locator("#send")).to_be_enabled()
         self.page.press("#prompt", "Enter")
         expect(self.answers).to_have_count(before + 1)
         return self.answers.nth(before)

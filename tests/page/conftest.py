@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.proof.talking import EchoServer, echoing
 from tests.page.browsing import Visit, launched, visiting
+from tests.proof.talking import EchoServer, echoing
 
 Open = Callable[..., AbstractContextManager[Visit]]
 

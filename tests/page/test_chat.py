@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.proof.talking import EchoServer
-from tests.simulator.echo_server import MODEL
 from tests.page.browsing import PATIENCE, Visit
 from tests.page.conftest import Open
 from tests.page.meddler import Meddler, meddling
+from tests.proof.talking import EchoServer
+from tests.simulator.echo_server import MODEL
 
 TOOL = {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}
 LONG = "word " * 4000

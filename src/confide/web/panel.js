@@ -78,7 +78,7 @@ export class ProofPanel {
       "section",
       { className: "hero", data: { state }, "aria-label": "Verdict" },
       h("span", { className: "seal" }, icon(SIGNS[state], 26)),
-      h("div", {}, h("p", { className: "verdict" }, word), h("p", {}, sentence), attested && failures(attested.verdict.findings)),
+      h("div", {}, h("p", { className: "verdict" }, word), h("p", {}, sentence), attested && failures(attested.verdict.findings), attested && advice(attested.verdict)),
     );
   }
 
@@ -100,7 +100,9 @@ export class ProofPanel {
       ["The TLS key of this connection.", sealed ? " Browsers show it to no page. Requests are sealed to an attested key instead." : " Browsers show it to no page, and requests are not sealed."],
       ["Who wrote the software, and whether it is good.", " The chain says that these bytes run there; what they should be is for you to compare, in a policy of confide verify."],
     ];
-    if (attested && !attested.verdict.findings.some(({ step }) => step.startsWith("gpu."))) points.push(["GPUs.", " None is attested here."]);
+    const gpu = attested?.report?.attestation.evidence.gpu;
+    if (gpu?.status === "available") points.push(["GPUs.", ` The evidence of ${gpu.devices?.length ?? 0} is there, and this page does not read it. confide verify does.`]);
+    else if (attested) points.push(["GPUs.", ` There is no evidence of any${gpu?.reason ? `: ${gpu.reason}` : ""}.`]);
     if (this.#support && !this.#support.ed25519) points.push(["Receipts.", " This browser has no Ed25519: take a newer one."]);
     if (this.#support && !this.#support.x25519) points.push(["Sealing.", " This browser has no X25519: take a newer one."]);
     return section("What a page can't check", h("ul", { className: "limits" }, points.map(([head, ...rest]) => h("li", {}, h("b", {}, head), rest))));
@@ -112,7 +114,7 @@ export class ProofPanel {
       "footer",
       { className: "panel-foot" },
       attested && h("button", { type: "button", className: "plain", on: { click: () => this.#download() } }, icon("down", 15), "Bundle for confide audit"),
-      attested && this.#trust.isSound && this.#pin(),
+      (this.#trust.isPinned || this.#trust.isSound) && this.#pin(),
       h("p", { className: "aside" }, "This page: ", h("code", { title: digest }, short(digest))),
     );
   }
@@ -133,6 +135,11 @@ export class ProofPanel {
 function failures(findings) {
   const failed = findings.filter((one) => one.outcome === "fail").slice(0, 3);
   return failed.map(({ step, title, detail }) => h("p", { className: "why" }, h("code", {}, step), ` ${title}: ${detail}`));
+}
+
+/** What to do next; what is said of commands' options is for the command line. */
+function advice({ advice: lines }) {
+  return lines.filter((line) => !line.includes("--")).map((line) => h("p", { className: "next" }, line));
 }
 
 function section(title, content, aside) {

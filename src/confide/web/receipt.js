@@ -10,10 +10,11 @@ const WORDS = {
   development: "Receipt matches, development root",
   bad: "Receipt failed",
   open: "Receipt not fully checked",
+  stopped: "Stopped: the receipt is about all that the server wrote",
   unproven: "Receipt matches, the server is not proven",
   none: "No receipt",
 };
-const ICONS = { good: "check", development: "receipt", bad: "cross", open: "dash", unproven: "receipt", none: "dash", busy: "receipt" };
+const ICONS = { good: "check", development: "receipt", bad: "cross", open: "dash", stopped: "stop", unproven: "receipt", none: "dash", busy: "receipt" };
 
 /** The badge and the fold-out of one answer. */
 export class ReceiptView {
@@ -58,17 +59,23 @@ export class ReceiptView {
   #state() {
     const proof = this.#proof;
     if (!proof) return "none";
-    if (worstOf(proof.findings) === "fail") return "bad";
+    if (this.#endedEarly()) return "stopped";
+    if (proof.problem || worstOf(proof.findings) === "fail") return "bad";
     if (proof.ok) return "good";
     if (!proof.consistent) return "open";
     return proof.development && this.#trust.isSound ? "development" : "unproven";
   }
 
+  /** Who stops an answer hasn't all that the server wrote until then: these bytes prove nothing, and refute nothing. */
+  #endedEarly() {
+    const failed = this.#proof.findings.filter((one) => one.outcome === "fail");
+    return this.#talk.stopped && !this.#proof.problem && failed.every((one) => one.step === "receipt.5");
+  }
+
   #word(state) {
     const failed = this.#proof?.findings.find((one) => one.outcome === "fail");
-    if (failed) return `${WORDS.bad}: ${failed.step} ${failed.title}`;
-    if (state === "open" && this.#talk.stopped) return "Stopped: receipt checked as far as it goes";
-    return WORDS[state];
+    if (state !== "bad") return WORDS[state];
+    return failed ? `${WORDS.bad}: ${failed.step} ${failed.title}` : WORDS.bad;
   }
 
   #whyNone() {
@@ -91,9 +98,10 @@ export class ReceiptView {
   // What is in it -----------------------------------------------------------------------------------------------------
 
   async #content() {
-    const { receipt, kept, findings } = this.#proof;
+    const { receipt, kept, findings, problem } = this.#proof;
     const events = receipt?.event_log ?? [];
     return [
+      problem && h("p", { className: "broken" }, icon("alert", 16), problem),
       h("dl", { className: "facts" }, facts(receipt, kept)),
       h("div", { className: "pair" }, await this.#side("Request", kept.request, hashOf(events, "request.received")), await this.#side("Response", kept.response, hashOf(events, "response.returned"))),
       h("h4", {}, "What the server signed"),
@@ -102,7 +110,7 @@ export class ReceiptView {
       stepList(findings),
       h("div", { className: "actions" }, this.#actions(kept)),
       h("div", { className: "trial", role: "status" }),
-    ];
+    ].filter(Boolean);
   }
 
   /** One direction: the bytes that this page holds, their hash, and the one in the receipt. */

@@ -1,7 +1,7 @@
 // One request to the model: sent, read, and checked against the receipt that the server signed about it.
 
 import { Answer } from "./answer.js";
-import { chatHeaders, pieces, post, refusal, ServerError } from "./api.js";
+import { chatHeaders, document, pieces, post, refusal, ServerError } from "./api.js";
 import { checkAnswer } from "./proof/index.js";
 import { EventReader, joined } from "./sse.js";
 
@@ -40,11 +40,25 @@ export class Talk {
   /** Send it and read the whole answer; `grown` is called whenever there is more of it. Never rejects. */
   async run(grown) {
     try {
-      await this.#read(await this.#send(), grown);
+      const response = await this.#sent();
+      await this.#read(response, grown);
       if (!this.answer.done) throw new Error("The answer broke off before its end.");
       this.problem = this.answer.error;
     } catch (wrong) {
       if (!this.stopped) this.problem = readable(wrong);
+    }
+  }
+
+  /** Send it; once more where the server's keys have changed since they were checked, and the new ones are good. */
+  async #sent() {
+    try {
+      return await this.#send();
+    } catch (wrong) {
+      const checked = this.#trust.attested?.established?.keyset_digest;
+      if (this.stopped || !this.#keyset || !checked || this.#keyset === checked) throw wrong;
+      await this.#trust.check();
+      if (!this.#trust.maySend || this.#trust.attested?.established?.keyset_digest !== this.#keyset) throw wrong;
+      return this.#send();
     }
   }
 
@@ -71,7 +85,7 @@ export class Talk {
       if (whole) whole.push(piece);
       else if (this.#take(reader.feed(opened))) grown();
     }
-    if (whole) throw refusal(response, joined(whole));
+    if (whole) throw Object.assign(refusal(response, joined(whole)), { response: joined(whole) });
   }
 
   #take(events) {
@@ -82,10 +96,17 @@ export class Talk {
   /** What the receipt says, once the answer was read: an Answer of proof/, or null where nothing could sign one. */
   async settle() {
     if (!this.#exchange || !this.receiptId) return null;
-    const found = await (this.stopped ? this.#exchange.stopped() : this.#exchange.finish());
-    if (this.#keyset === null || this.#keyset === this.#trust.attested?.established?.keyset_digest) return found;
-    await this.#trust.check(); // the keys have changed meanwhile: is the new keyset attested?
-    return this.#trust.attested?.established ? checkAnswer(this.#trust.attested, found.kept) : found;
+    if (this.status >= 400) return this.#refused();
+    return this.stopped ? this.#exchange.stopped() : this.#exchange.finish();
+  }
+
+  /** A refusal has a receipt as well, over its words, which are never sealed. */
+  async #refused() {
+    const path = `/v1/aci/receipts/${encodeURIComponent(this.receiptId)}`;
+    const receipt = await document(path, { keyed: true }).catch(() => null);
+    const request = this.#exchange.hashed ?? (this.sealed ? null : this.#body);
+    const kept = { id: this.receiptId, sealed: this.sealed, model: null, request, response: this.problem?.response ?? null, receipt, sessions: {} };
+    return checkAnswer(this.#trust.attested, kept);
   }
 }
 

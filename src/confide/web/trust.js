@@ -2,14 +2,14 @@
 // decided in spite of it.
 
 import { document as fetched } from "./api.js";
-import { attest, Exchange, firstUsePolicy, verifySaved } from "./proof/index.js";
+import { attest, Exchange, firstUsePolicy, PolicyError, verifySaved } from "./proof/index.js";
 
 const ROOTS = "/page/development-roots.pem";
 const PINNED = "confide.policy";
 
 /** How a verdict is called here, by its exit code, and in which colour. */
 const STATES = {
-  0: { state: "good", word: "Verified" },
+  0: { state: "good", word: "Verified, first use" },
   1: { state: "bad", word: "Failed" },
   2: { state: "open", word: "Not enough evidence" },
   3: { state: "development", word: "Development root" },
@@ -28,6 +28,7 @@ export class Trust extends EventTarget {
   /** A person said that messages may go to a service whose checks did not pass. */
   overridden = false;
   #roots = null;
+  #policy = null;
   #running = null;
 
   /** Ask for a report over a fresh nonce, and verify it. Ends in a state, never in an exception. */
@@ -42,7 +43,8 @@ export class Trust extends EventTarget {
     try {
       this.attested = await this.#attested();
       this.problem = null;
-      this.#become(STATES[this.attested.verdict.exit_code]);
+      const { exit_code: code } = this.attested.verdict;
+      this.#become(code === 0 && this.isPinned ? { state: "good", word: "Verified" } : STATES[code]);
     } catch (wrong) {
       this.attested = null;
       this.problem = wrong.message;
@@ -54,11 +56,13 @@ export class Trust extends EventTarget {
   async #attested() {
     this.#roots ??= new TextDecoder().decode(await fetched(ROOTS));
     const developmentRoot = this.#roots || undefined;
-    const policy = pinned();
-    const attested = await attest(location.origin, { developmentRoot, policy, seal: this.wantsSealing });
-    if (policy || attested.verdict.exit_code === 1) return attested;
+    this.#policy = pinned();
+    const attested = await attest(location.origin, { developmentRoot, policy: this.#policy, seal: this.wantsSealing });
+    if (this.#policy || attested.verdict.exit_code === 1) return attested;
+    this.#policy = onFirstUse(attested);
+    if (!this.#policy) return attested;
     const { saved, baseUrl, captured_at: now } = attested;
-    const again = await verifySaved(saved, { now, developmentRoot, baseUrl, policy: firstUsePolicy(attested) });
+    const again = await verifySaved(saved, { now, developmentRoot, baseUrl, policy: this.#policy });
     return { ...again, sealKey: attested.sealKey };
   }
 
@@ -116,7 +120,7 @@ export class Trust extends EventTarget {
 
   /** Remember what runs here: a later visit fails where it is something else. */
   pin() {
-    localStorage.setItem(PINNED, JSON.stringify(this.attested.policy));
+    localStorage.setItem(PINNED, JSON.stringify(this.#policy));
     this.dispatchEvent(new Event("change"));
   }
 
@@ -124,6 +128,16 @@ export class Trust extends EventTarget {
   unpin() {
     localStorage.removeItem(PINNED);
     return this.check();
+  }
+}
+
+/** A policy that accepts what a report showed; null where it shows nothing that a policy could name. */
+function onFirstUse(attested) {
+  try {
+    return firstUsePolicy(attested);
+  } catch (wrong) {
+    if (wrong instanceof PolicyError) return null;
+    throw wrong;
   }
 }
 
