@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test offline lint type docs bench bench-verify bench-growth soak fuzz lock clean
+.PHONY: run test offline lint type docs bench bench-verify bench-growth bench-page soak fuzz lock clean
 
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
 	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
@@ -38,6 +38,9 @@ bench-verify: $(VENV)/.dev  ## What verification and audits cost, beside bare si
 
 bench-growth: $(VENV)/.dev  ## Whether cost grows with what is stored; writes docs/benchmarks-growth.md. Needs 25 GB, or ARGS="--largest 1000000".
 	$(BIN)/python benchmarks/growth.py --write docs/benchmarks-growth.md $(ARGS)
+
+bench-page: $(VENV)/.dev  ## How fast the page paints and streams; needs Chromium; writes docs/benchmarks-page.md.
+	$(BIN)/python benchmarks/page.py --write docs/benchmarks-page.md
 
 soak: $(VENV)/.dev  ## The load tests at full length.
 	CONFIDE_SOAK=1000 $(BIN)/python -m pytest tests/load $(ARGS)

@@ -112,7 +112,7 @@ def overriding(visit: Visit) -> None:
 
 def tampered(visit: Visit) -> None:
     visit.settled("development")
-    visit.answered("Why is the sky blue?").locator(".badge").click()
+    expect(visit.answered("Why is the sky blue?").locator(".receipt")).to_be_visible()
 
 
 State = Callable[[Visit], None]

@@ -357,6 +357,8 @@ def assert_badge_is_red(visit: Visit, steps: set[str], text: str = "hello") -> N
     assert visit.badge(answer) == "bad"
     assert visit.failed(".turn.assistant:last-child .receipt") == steps
     expect(answer.locator(".badge")).to_contain_text(f"Receipt failed: {min(steps)}")
+    expect(answer.locator(".broken")).to_contain_text(min(steps))
+    expect(visit.page.locator("#proof .chain li").last).to_have_attribute("data-look", "fail")
 
 
 def test_an_answer_that_was_tampered_with_in_clear(opened: Open, meddler: Meddler) -> None:

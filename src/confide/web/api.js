@@ -1,6 +1,7 @@
 // What this page asks its server. The key goes into the Authorization header, and nowhere else.
 
 const MOST_ANSWER = 64 * 1024 * 1024;
+const PIECE = 4 * 1024;
 const MOST_DOCUMENT = 8 * 1024 * 1024;
 const STORED = "confide.key";
 
@@ -113,7 +114,7 @@ export function post(url, init, signal) {
   return fetch(url, { ...ALWAYS, ...init, method: "POST", signal });
 }
 
-/** The pieces of an answer's body, as they are read. */
+/** The pieces of an answer's body, as they are read; large ones cut, so that none takes long. */
 export async function* pieces(response) {
   const reader = response.body.getReader();
   let size = 0;
@@ -123,7 +124,7 @@ export async function* pieces(response) {
       if (done) return;
       size += value.length;
       if (size > MOST_ANSWER) throw new RangeError(`The answer has more than ${MOST_ANSWER} bytes.`);
-      yield value;
+      for (let at = 0; at < value.length; at += PIECE) yield value.subarray(at, at + PIECE);
     }
   } finally {
     reader.cancel().catch(() => {}); // it may have failed already, which its reader was told

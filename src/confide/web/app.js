@@ -36,7 +36,7 @@ const options = new Options(() => composer?.refresh());
 const chat = new Chat(trust, options, () => composer.model);
 const composer = new Composer({ chat, trust, options });
 const panel = new ProofPanel(trust, chat);
-startNotices(trust, () => panel.isOpen || panel.toggle());
+startNotices(trust, () => panel.show());
 startLock(trust);
 
 byId("starters").append(

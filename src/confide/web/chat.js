@@ -23,6 +23,12 @@ export class Chat extends EventTarget {
     this.#model = model;
   }
 
+  /** How many receipts were looked at, and how many of them failed. */
+  get receipts() {
+    const states = this.turns.map((turn) => turn.receipt?.state).filter((state) => state && state !== "none");
+    return { checked: states.length, failed: states.filter((state) => state === "bad").length };
+  }
+
   /** Say something, and have it answered. */
   send(text, images) {
     this.#add(new UserTurn(text, images, { edit: (turn, changed) => this.#edit(turn, changed) }));

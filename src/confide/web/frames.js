@@ -31,6 +31,27 @@ function run() {
   notBefore = spent > 4 ? performance.now() + SHARE * spent : 0;
 }
 
+/** A pause for everything else that the page has to do: input, frames. Without it, a stream that is always ready for more
+ * would be one long task. */
+export function breath() {
+  return globalThis.scheduler?.yield ? scheduler.yield() : new Promise((resolve) => setTimeout(resolve));
+}
+
+/** Says whether it is time for a {@link breath}. */
+export class Stint {
+  #begun = performance.now();
+
+  get isLong() {
+    return performance.now() - this.#begun > 6;
+  }
+
+  /** Breathe, and begin anew. */
+  async rest() {
+    await breath();
+    this.#begun = performance.now();
+  }
+}
+
 /** Keeps a scrolled element at its end while it grows, until somebody scrolls up. */
 export class Follower {
   #element;

@@ -50,7 +50,7 @@ function twoLists() {
   return h(
     "div",
     { className: "two" },
-    list("Sealed", ["the text of messages", "images", "the answer's text, thoughts and tool calls"]),
-    list("Not sealed", ["the model's name and parameters", "tools and schemas", "your API key", "how long everything is, and when"]),
+    list("Sealed", ["the text of messages", "images", "results of tools", "the answer's text and thoughts"]),
+    list("Not sealed", ["the model's name and parameters", "tools, their calls, and schemas", "your API key", "how long everything is, and when"]),
   );
 }

@@ -3,7 +3,7 @@
 import { byId, h, icon } from "./dom.js";
 import { closeOutside } from "./options.js";
 
-const DEVELOPMENT = "Everything here is consistent, and nothing of it is proven: no hardware protects what you send.";
+const DEVELOPMENT = "All of it is consistent, and nothing is proven: no hardware protects what you send.";
 
 /** Keep banner and barrier as the trust is. */
 export function startNotices(trust, showProof) {
@@ -32,7 +32,7 @@ function bannerText(trust) {
   if (trust.isSound) return null;
   const sentence = trust.attested?.verdict.sentence ?? trust.problem;
   if (trust.overridden) return ["You are sending without proof.", sentence];
-  return [`${trust.word}.`, sentence.replace(/^FAILED: /, "")];
+  return [`${trust.word}.`, sentence.replace(/^FAILED: d/, "D")];
 }
 
 function showBarrier(trust, dialog) {

@@ -22,6 +22,7 @@ export class ProofPanel {
       if (event.key === "Escape" && this.isOpen) this.toggle();
     });
     trust.addEventListener("change", () => this.#show());
+    chat.addEventListener("settled", () => this.#show());
     support().then((found) => {
       this.#support = found;
       this.#show();
@@ -40,6 +41,13 @@ export class ProofPanel {
     this.#chip.setAttribute("aria-expanded", String(open));
     if (open) this.#root.focus();
     else this.#chip.focus();
+  }
+
+  /** Open it, at its beginning. */
+  show() {
+    if (!this.isOpen) this.toggle();
+    this.#root.scrollTop = 0;
+    this.#root.focus();
   }
 
   #show() {
@@ -73,7 +81,7 @@ export class ProofPanel {
 
   #hero() {
     const { state, word, attested, problem } = this.#trust;
-    const sentence = attested?.verdict.sentence ?? problem ?? "Asking for a report over a nonce that was made here.";
+    const sentence = attested?.verdict.sentence.replace(/^FAILED: d/, "D") ?? problem ?? "Asking for a report over a nonce that was made here.";
     return h(
       "section",
       { className: "hero", data: { state }, "aria-label": "Verdict" },
@@ -84,7 +92,7 @@ export class ProofPanel {
 
   #parts(attested) {
     return [
-      h("section", { "aria-label": "Chain" }, chain(attested, this.#trust)),
+      h("section", { "aria-label": "Chain" }, chain(attested, this.#trust, this.#chat.receipts)),
       section("What runs", models(attested)),
       section("Where", place(attested)),
       section("Steps", h("div", { className: "groups" }, groupedSteps(attested.verdict.findings)), "As confide verify numbers them"),
@@ -134,12 +142,18 @@ export class ProofPanel {
 
 function failures(findings) {
   const failed = findings.filter((one) => one.outcome === "fail").slice(0, 3);
-  return failed.map(({ step, title, detail }) => h("p", { className: "why" }, h("code", {}, step), ` ${title}: ${detail}`));
+  return failed.map(({ step, title, detail }) => h("p", { className: "why" }, h("code", {}, step), ` ${title}: ${brief(detail)}`));
+}
+
+/** A text with its long numbers cut short. */
+function brief(text) {
+  return text.replace(/[0-9a-f]{40,}/g, (digits) => short(digits));
 }
 
 /** What to do next; what is said of commands' options is for the command line. */
-function advice({ advice: lines }) {
-  return lines.filter((line) => !line.includes("--")).map((line) => h("p", { className: "next" }, line));
+function advice({ advice: lines, development }) {
+  const meant = lines.filter((line) => !line.includes("--") && !(development && line.includes("first use")));
+  return meant.map((line) => h("p", { className: "next" }, line));
 }
 
 function section(title, content, aside) {
@@ -159,7 +173,7 @@ export function short(digest) {
 
 // The chain -----------------------------------------------------------------------------------------------------------
 
-function chain({ verdict, established, saved, sealKey }, trust) {
+function chain({ verdict, established, saved, sealKey }, trust, receipts) {
   const { facts, findings, roots } = verdict;
   const keyset = established?.keyset;
   const links = [
@@ -169,9 +183,15 @@ function chain({ verdict, established, saved, sealKey }, trust) {
     link("Keyset", short(established?.keyset_digest), lookOfSteps(findings, /^report\.[35]$/), keyset ? `counts until ${new Date(keyset.not_after * 1000).toLocaleString()}` : ""),
     link("Models", short(facts.report?.manifest), lookOfSteps(findings, /^report\.8$/), "the manifest that the keyset names"),
     link("Sealing key", trust.seals ? short(sealKey?.public_key) : "not in use", trust.seals ? lookOfSteps(findings, /^report\.10$/) : "spare", trust.seals ? "messages are encrypted to it" : ""),
-    link("Receipts", short(keyset?.receipt_signing_keys?.[0]?.public_key), lookOfSteps(findings, /^report\.3$/), "an Ed25519 key of the keyset signs one for each answer"),
+    link("Receipts", short(keyset?.receipt_signing_keys?.[0]?.public_key), receipts.failed ? "fail" : lookOfSteps(findings, /^report\.3$/), receiptsSaid(receipts)),
   ];
   return h("ol", { className: "chain" }, links);
+}
+
+function receiptsSaid({ checked, failed }) {
+  if (!checked) return "an Ed25519 key of the keyset signs one for each answer";
+  const answers = checked === 1 ? "1 answer" : `${checked} answers`;
+  return failed ? `of ${answers}, ${failed} failed` : `${answers} checked`;
 }
 
 function link(name, value, look, aside) {

@@ -21,6 +21,8 @@ export class ReceiptView {
   #trust;
   #talk;
   #proof = null;
+  /** What came of it; null before it was looked at. */
+  state = null;
   #badge = h("button", { type: "button", className: "badge", on: { click: () => this.#toggle() } });
   #details = h("section", { className: "receipt", hidden: true, "aria-label": "Receipt" });
 
@@ -48,12 +50,12 @@ export class ReceiptView {
   /** Fetch and check the receipt of an answer that is complete. */
   async settle() {
     this.#proof = await this.#talk.settle();
-    const state = this.#state();
-    this.#show(state, this.#word(state));
+    this.state = this.#state();
+    this.#show(this.state, this.#word(this.state));
     say(this.#badge.textContent);
     if (this.#proof) this.#details.replaceChildren(...(await this.#content()));
     else this.#details.replaceChildren(h("p", { className: "aside" }, this.#whyNone()));
-    return state;
+    if (this.state === "bad") this.#toggle();
   }
 
   #state() {
@@ -101,7 +103,7 @@ export class ReceiptView {
     const { receipt, kept, findings, problem } = this.#proof;
     const events = receipt?.event_log ?? [];
     return [
-      problem && h("p", { className: "broken" }, icon("alert", 16), problem),
+      this.#broken(findings, problem),
       h("dl", { className: "facts" }, facts(receipt, kept)),
       h("div", { className: "pair" }, await this.#side("Request", kept.request, hashOf(events, "request.received")), await this.#side("Response", kept.response, hashOf(events, "response.returned"))),
       h("h4", {}, "What the server signed"),
@@ -111,6 +113,12 @@ export class ReceiptView {
       h("div", { className: "actions" }, this.#actions(kept)),
       h("div", { className: "trial", role: "status" }),
     ].filter(Boolean);
+  }
+
+  #broken(findings, problem) {
+    const failed = findings.find((one) => one.outcome === "fail");
+    if (this.state !== "bad") return null;
+    return h("p", { className: "broken" }, icon("alert", 16), h("span", {}, problem ?? `${failed.step} ${failed.title}: ${failed.detail}`));
   }
 
   /** One direction: the bytes that this page holds, their hash, and the one in the receipt. */

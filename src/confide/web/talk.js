@@ -2,6 +2,7 @@
 
 import { Answer } from "./answer.js";
 import { chatHeaders, document, pieces, post, refusal, ServerError } from "./api.js";
+import { Stint } from "./frames.js";
 import { checkAnswer } from "./proof/index.js";
 import { EventReader, joined } from "./sse.js";
 
@@ -78,12 +79,14 @@ export class Talk {
 
   async #read(response, grown) {
     const reader = new EventReader();
+    const stint = new Stint();
     const whole = response.ok ? null : [];
     for await (const piece of pieces(response)) {
       this.received += piece.length;
       const opened = this.#exchange ? await this.#exchange.feed(piece) : piece;
       if (whole) whole.push(piece);
       else if (this.#take(reader.feed(opened))) grown();
+      if (stint.isLong) await stint.rest();
     }
     if (whole) throw Object.assign(refusal(response, joined(whole)), { response: joined(whole) });
   }
