@@ -1,4 +1,4 @@
-"""How fast the page is: ``python benchmarks/page.py [--write FILE]``, in Chromium against the echoing server, on loopback.
+"""How fast the page is: ``python benchmarks/page.py [--write FILE]``, in Chromium, beside the echoing server.
 
 First paint and verdict are told beside an empty page of the same server; the stream of a long answer beside a bare
 ``fetch`` that reads the same answer and draws nothing.
@@ -156,9 +156,9 @@ def table() -> str:
     cores, load = os.cpu_count(), os.getloadavg()[0]
     return f"""# How fast the page is
 
-`make bench-page`: Chromium {version}, headless and without a GPU, beside the server on one machine of {cores} cores, whose
-load average was {load:.1f} at the end (a load above the number of cores stretches every time here). Medians of {ROUNDS}
-rounds for the first table.
+`make bench-page`: Chromium {version}, headless and without a GPU, beside the server on one machine of {cores} cores,
+whose load average was {load:.1f} at the end (a load above the number of cores stretches every time here). Medians of
+{ROUNDS} rounds for the first table.
 
 | what | measured | yardstick | goal |
 | --- | ---: | ---: | --- |
@@ -166,8 +166,9 @@ rounds for the first table.
 | until the verdict is shown | {verdict:.0f} ms | | |
 | the page with all scripts, compressed | {Served.load().size / 1000:.0f} kB | | under 300 kB |
 
-An answer of {TOKENS:,} tokens, each in a chunk of its own, as fast as the server can say it. The yardstick is a bare `fetch`
-in the same page that reads the same answer in clear, and draws and checks nothing. The goal is no task over 50 ms.
+An answer of {TOKENS:,} tokens, each in a chunk of its own, as fast as the server can say it. The yardstick is a bare
+`fetch` in the same page that reads the same answer in clear, and draws and checks nothing. The goal is no task over
+50 ms.
 
 | answer | drawn and checked | bare fetch | ratio | tasks over 50 ms | the longest | median frame |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |

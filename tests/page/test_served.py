@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from confide.api.page import INDEX, MOST_BYTES, Page, tree_digest
+from confide.api.page import INDEX, MOST_BYTES, Page
+from tests.conftest import ROOT
 from tests.proof.talking import EchoServer
 from tests.rawhttp import Connection, request
 
@@ -139,11 +141,14 @@ def test_other_methods_are_refused(http: httpx.Client) -> None:
 
 
 def test_the_digest_can_be_made_by_hand(http: httpx.Client) -> None:
-    """As ``sha256sum`` of every file, one line each, in order of names; then of these lines."""
-    named = {path.relative_to(WEB).as_posix(): path.read_bytes() for path in WEB.rglob("*") if path.is_file()}
-    lines = "".join(f"{hashlib.sha256(named[name]).hexdigest()}  {name}\n" for name in sorted(named))
-    assert f'data-page="sha256:{hashlib.sha256(lines.encode()).hexdigest()}"' in http.get("/").text
-    assert tree_digest(named) == Page.load().digest
+    """By the commands of the documentation, from the files of an installation."""
+    (commands,) = re.findall(
+        r"^  ```sh\n(.+?)^  ```", (ROOT / "docs" / "page.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-euc", commands], env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert f'data-page="sha256:{done.stdout.split()[0]}"' in http.get("/").text
+    assert Page.load().digest == f"sha256:{done.stdout.split()[0]}"
 
 
 def test_the_folder_changes_with_any_file() -> None:
