@@ -91,6 +91,16 @@ class Visit:
         self.badge(answer)
         return answer
 
+    def order(self, what: str) -> None:
+        """From now on, have each request tell the echo engine what to do: see its module."""
+        self.page.evaluate(
+            """(user) => {
+              const stringify = JSON.stringify;
+              JSON.stringify = (value, ...rest) => stringify(value?.messages ? { ...value, user } : value, ...rest);
+            }""",
+            what,
+        )
+
     def badge(self, answer: Locator | None = None) -> str:
         """Wait until the receipt was looked at; what came of it."""
         answer = self.answers.last if answer is None else answer

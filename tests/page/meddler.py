@@ -29,8 +29,9 @@ Meddle = Callable[[Passing], Passing]
 
 @dataclass
 class Meddler:
-    """Where it listens, what it does (nothing by default), and what went through."""
+    """Where it listens, which port it passes on to, what it does (nothing by default), and what went through."""
 
+    port: int
     origin: str = ""
     meddle: Meddle = field(default=lambda passing: passing)
     redirect: Callable[[str], str] = field(default=lambda target: target)
@@ -46,7 +47,7 @@ class Meddler:
 @contextmanager
 def meddling(port: int) -> Iterator[Meddler]:
     """A proxy in front of the server on this port. It reads an answer to its end before it passes it on."""
-    meddler = Meddler()
+    meddler = Meddler(port)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -59,7 +60,7 @@ def meddling(port: int) -> Iterator[Meddler]:
 
         def _pass(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            there = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            there = http.client.HTTPConnection("127.0.0.1", meddler.port, timeout=60)
             try:
                 names = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
                 there.request(self.command, meddler.redirect(self.path), body, names)

@@ -84,7 +84,7 @@ def test_stopping(opened: Open, meddler: Meddler, how: str) -> None:
     """What was said stays; the receipt is checked as far as it goes, and nothing is shown as good."""
     with opened() as visit:
         visit.settled()
-        visit.page.evaluate(SLOW)
+        visit.order("echo:slow:40")
         answer = visit.say(LONG)
         expect(answer.locator(".prose")).to_contain_text("word word", timeout=PATIENCE)
         if how == "button":
@@ -95,13 +95,6 @@ def test_stopping(opened: Open, meddler: Meddler, how: str) -> None:
         assert visit.badge(answer) != "good"
         assert 0 < len(answer.locator(".prose").inner_text()) < len(LONG)
         expect(visit.page.locator("#send")).to_have_attribute("data-does", "send")
-
-
-SLOW = """() => {
-  const { fetch } = window;  // a request that asks the echo engine to be slow; the member is the person's own
-  const stringify = JSON.stringify;
-  JSON.stringify = (value, ...rest) => stringify(value?.messages ? { ...value, user: "echo:slow:40" } : value, ...rest);
-}"""
 
 
 def test_answering_again_and_editing(visit: Visit) -> None:
@@ -266,7 +259,7 @@ def test_a_refusal_is_told_in_the_servers_words(visit: Visit) -> None:
 
 
 def test_an_answer_that_fails_in_its_middle(visit: Visit) -> None:
-    visit.page.evaluate(SLOW.replace("echo:slow:40", "echo:fail:3"))
+    visit.order("echo:fail:3")
     answer = visit.answered(LONG)
     expect(answer.locator(".problem")).to_contain_text("The engine broke.")
     assert visit.badge(answer) == "development"  # that it failed is what the receipt says, too

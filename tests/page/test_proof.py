@@ -18,7 +18,7 @@ from confide.wire import jcs
 from tests.page.browsing import PATIENCE, Visit
 from tests.page.conftest import Open
 from tests.page.meddler import Meddler, Passing, meddling
-from tests.proof.talking import EchoServer
+from tests.proof.talking import EchoServer, echoing
 from tests.simulator.echo_server import MANIFEST_DIGEST, MODEL
 
 REPORT = "/v1/aci/attestation"
@@ -194,15 +194,19 @@ def test_one_bit_turns_it_red(opened: Open) -> None:
         assert visit.badge(answer) == "development"
 
 
-def test_a_refusal_has_a_receipt_too(opened: Open) -> None:
+@pytest.mark.parametrize(("sealed", "state"), [(True, "development"), (False, "unproven")], ids=["sealed", "in clear"])
+def test_a_refusal_has_a_receipt_too(opened: Open, sealed: bool, state: str) -> None:
     with opened() as visit:
         visit.settled()
-        visit.unseal()
-        visit.page.click("#options")
-        visit.page.fill("#option-tools", '[{"name": "bad name!", "parameters": {}}]')
-        visit.page.get_by_role("button", name="Done").click()
+        if not sealed:
+            visit.unseal()
+        visit.order("echo:refuse")
         answer = visit.answered("hello")
-        assert visit.badge(answer) in ("unproven", "none")
+        expect(answer.locator(".problem")).to_contain_text("The engine doesn't want this.")
+        assert visit.badge(answer) == state
+        answer.locator(".badge").click()
+        steps = visit.steps(".receipt")
+        assert (steps["receipt.4"], steps["receipt.5"]) == ("pass", "pass")
 
 
 # What was tampered with ----------------------------------------------------------------------------------------------
@@ -459,3 +463,23 @@ def test_without_a_network_but_the_server(opened: Open, echo: EchoServer) -> Non
         visit.settled("development")
         assert visit.badge(visit.answered("hello ![x](https://e.example/p.png)")) == "development"
         assert cut == []
+
+
+def test_a_server_whose_keys_have_changed(opened: Open, tmp_path: Path) -> None:
+    """Its answer is under keys that nobody verified: they are verified first, and the message is sent once more."""
+    with (
+        echoing(tmp_path) as server,
+        meddling(server.port) as meddler,
+        opened(origin=meddler.origin, key=server.keys[0]) as visit,
+    ):
+        visit.settled("development")
+        assert visit.badge(visit.answered("before")) == "development"
+        server.end()
+        server.start()
+        meddler.port = server.port
+        answer = visit.answered("after")
+        expect(answer.locator(".prose")).to_have_text("after")
+        assert visit.badge(answer) == "development"
+        asked = [one for one in meddler.seen if one.path == CHAT]
+        assert [one.status for one in asked] == [200, 400, 200]
+        assert len([one for one in meddler.seen if one.path == REPORT]) == 2

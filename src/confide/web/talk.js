@@ -88,7 +88,7 @@ export class Talk {
       else if (this.#take(reader.feed(opened))) grown();
       if (stint.isLong) await stint.rest();
     }
-    if (whole) throw Object.assign(refusal(response, joined(whole)), { response: joined(whole) });
+    if (whole) throw refusal(response, joined(whole));
   }
 
   #take(events) {
@@ -107,9 +107,8 @@ export class Talk {
   async #refused() {
     const path = `/v1/aci/receipts/${encodeURIComponent(this.receiptId)}`;
     const receipt = await document(path, { keyed: true }).catch(() => null);
-    const request = this.#exchange.hashed ?? (this.sealed ? null : this.#body);
-    const kept = { id: this.receiptId, sealed: this.sealed, model: null, request, response: this.problem?.response ?? null, receipt, sessions: {} };
-    return checkAnswer(this.#trust.attested, kept);
+    const { kept } = await this.#exchange.finish();
+    return checkAnswer(this.#trust.attested, { ...kept, id: this.receiptId, model: null, receipt });
   }
 }
 
