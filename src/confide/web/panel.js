@@ -180,7 +180,7 @@ function chain({ verdict, established, saved, sealKey }, trust, receipts) {
     link("Root", roots.join(", ") || "none was reached", lookOfSteps(findings, /^(tdx|snp)\.[1-5]$/), trust.state === "development" ? "made on this machine: no vendor stands behind it" : ""),
     link("Quote", `${String(facts.report?.tee_type ?? "?").replace("_", "-").toUpperCase()}, from ${facts.report?.source ?? "the machine"}`, lookOfSteps(findings, /^(report\.2|tdx\.|snp\.)/), "signed by the platform over its measurements and 64 bytes of ours"),
     link("Nonce", short(saved.nonce), lookOfSteps(findings, /^report\.4$/), `made in this page at ${new Date(trust.since).toLocaleTimeString()}`),
-    link("Keyset", short(established?.keyset_digest), lookOfSteps(findings, /^report\.[35]$/), keyset ? `counts until ${new Date(keyset.not_after * 1000).toLocaleString()}` : ""),
+    link("Keyset", short(facts.report?.keyset_digest), lookOfSteps(findings, /^report\.[35]$/), keyset ? `counts until ${new Date(keyset.not_after * 1000).toLocaleString()}` : ""),
     link("Models", short(facts.report?.manifest), lookOfSteps(findings, /^report\.8$/), "the manifest that the keyset names"),
     link("Sealing key", trust.seals ? short(sealKey?.public_key) : "not in use", trust.seals ? lookOfSteps(findings, /^report\.10$/) : "spare", trust.seals ? "messages are encrypted to it" : ""),
     link("Receipts", short(keyset?.receipt_signing_keys?.[0]?.public_key), receipts.failed ? "fail" : lookOfSteps(findings, /^report\.3$/), receiptsSaid(receipts)),
@@ -206,6 +206,7 @@ function lookOfSteps(findings, pattern) {
 
 function models({ established, verdict }) {
   const found = established?.manifest?.models ?? [];
+  if (!established) return h("p", { className: "aside" }, "Nothing is established.");
   if (!found.length) return h("p", { className: "aside" }, verdict.facts.report?.manifest ? "The manifest could not be had." : "The keyset names no manifest of models.");
   return h("div", {}, found.map(model));
 }

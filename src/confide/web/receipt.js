@@ -94,7 +94,16 @@ export class ReceiptView {
   #toggle() {
     this.#details.hidden = !this.#details.hidden;
     this.#badge.setAttribute("aria-expanded", String(!this.#details.hidden));
-    if (!this.#details.hidden) this.#details.scrollIntoView({ block: "nearest" });
+    if (!this.#details.hidden) this.#intoView();
+  }
+
+  /** Scroll as far as the end of the receipt, but not past its beginning. */
+  #intoView() {
+    const log = this.#details.closest(".log");
+    const { top, bottom } = log.getBoundingClientRect();
+    const below = this.#details.getBoundingClientRect().bottom - bottom + 12;
+    const above = this.#badge.getBoundingClientRect().top - top - 12;
+    if (below > 0) log.scrollTop += Math.min(below, above);
   }
 
   // What is in it -----------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ export class AnswerTurn {
     this.element.setAttribute("aria-busy", "false");
     this.acts.drawn();
     await this.receipt.settle();
-    this.acts.drawn();
+    if (this.receipt.state !== "bad") this.acts.drawn(); // a receipt that failed has opened, and is looked at
   }
 
   #showJson() {
