@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.clients.environments import node_environment
+from tests.conftest import ROOT
 from tests.page.browsing import Visit
 from tests.page.conftest import Open
 
@@ -38,6 +42,8 @@ DRAWN = """async ([module, text, sizes]) => {
   for (const code of root.querySelectorAll("*")) code.normalize();
   return root.innerHTML;
 }"""
+LAYOUT = ROOT / "tests" / "web"
+SCRIPTS = sorted((ROOT / "src" / "confide" / "web").glob("*.js"))
 SIZES = {"whole": [1_000_000], "odd": [3, 1, 17, 2, 97, 5], "one by one": [1]}
 
 
@@ -46,6 +52,27 @@ def visit(opened: Open) -> Iterator[Visit]:
     with opened() as visit:
         visit.settled()
         yield visit
+
+
+def test_their_layout_is_one() -> None:
+    """Prettier's, as that of the modules in ``proof/``."""
+    environment = node_environment(LAYOUT)
+    program = LAYOUT / "node_modules" / "prettier" / "bin" / "prettier.cjs"
+    config = ["--config", str(LAYOUT / ".prettierrc.json"), "--check"]
+    command = [str(environment.program), str(program), *config, *map(str, SCRIPTS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_script_turns_text_into_markup_or_asks_anybody_else() -> None:
+    """Read from the scripts themselves, beside what the policy forbids."""
+    assert len(SCRIPTS) > 20
+    for script in SCRIPTS:
+        text = script.read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text), (
+            script
+        )
+        assert not re.search(r"[\"'`]https?://(?!www\.w3\.org/2000/svg)", text), script
 
 
 def module(visit: Visit, name: str) -> str:

@@ -483,3 +483,22 @@ def test_a_server_whose_keys_have_changed(opened: Open, tmp_path: Path) -> None:
         asked = [one for one in meddler.seen if one.path == CHAT]
         assert [one.status for one in asked] == [200, 400, 200]
         assert len([one for one in meddler.seen if one.path == REPORT]) == 2
+
+
+def test_nothing_goes_out_once_a_check_has_failed(opened: Open, meddler: Meddler) -> None:
+    """Not by answering again, editing, or giving a tool's result either."""
+    with opened(origin=meddler.origin) as visit:
+        visit.settled("development")
+        answer = visit.answered("hello")
+        meddler.changing(REPORT, on(change_key))
+        visit.page.get_by_role("button", name="Check again").click()
+        visit.page.locator("#chip[data-state=bad]").wait_for(timeout=PATIENCE)
+        before = len([one for one in meddler.seen if one.path == CHAT])
+        answer.get_by_role("button", name="Answer again").click()
+        expect(visit.page.locator("#note")).to_contain_text("Sending is blocked")
+        visit.page.locator(".turn.user").hover()
+        visit.page.get_by_role("button", name="Edit and send again").click()
+        visit.page.get_by_role("button", name="Send again", exact=True).click()
+        visit.page.wait_for_timeout(300)
+        assert len([one for one in meddler.seen if one.path == CHAT]) == before
+        expect(visit.answers).to_have_count(1)

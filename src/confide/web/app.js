@@ -15,7 +15,12 @@ import { Trust } from "./trust.js";
 const WEATHER = {
   name: "get_weather",
   description: "The weather in a city.",
-  parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false },
+  parameters: {
+    type: "object",
+    properties: { city: { type: "string" } },
+    required: ["city"],
+    additionalProperties: false,
+  },
 };
 const ANIMAL = {
   type: "object",
@@ -41,7 +46,11 @@ startLock(trust);
 
 byId("starters").append(
   ...STARTERS.map(({ title, text, set }) =>
-    h("li", {}, h("button", { type: "button", on: { click: () => start(text, set) } }, h("b", {}, title), h("span", {}, text))),
+    h(
+      "li",
+      {},
+      h("button", { type: "button", on: { click: () => start(text, set) } }, h("b", {}, title), h("span", {}, text)),
+    ),
   ),
 );
 byId("clear").append(icon("plus"));

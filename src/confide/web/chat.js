@@ -5,7 +5,8 @@ import { Follower } from "./frames.js";
 import { Talk } from "./talk.js";
 import { AnswerTurn, ToolTurn, UserTurn } from "./turns.js";
 
-/** Emits "change" when an answer begins and ends, and "settled" when its receipt was checked. */
+/** Emits "change" when an answer begins and ends, "settled" when its receipt was checked, and "mistake" (with a sentence in
+ * `detail`) where nothing could be sent. */
 export class Chat extends EventTarget {
   turns = [];
   running = null;
@@ -29,10 +30,24 @@ export class Chat extends EventTarget {
     return { checked: states.length, failed: states.filter((state) => state === "bad").length };
   }
 
-  /** Say something, and have it answered. */
+  /** Say something, and have it answered. Whether that could be. */
   send(text, images) {
+    if (!this.#maySend()) return false;
     this.#add(new UserTurn(text, images, { edit: (turn, changed) => this.#edit(turn, changed) }));
     this.#answer();
+    return true;
+  }
+
+  /** Whether the server's checks and the person's settings allow a request now. */
+  #maySend() {
+    try {
+      if (!this.#trust.maySend) throw new Error("Sending is blocked until the checks of this server have passed.");
+      this.#options.members();
+      return true;
+    } catch (wrong) {
+      this.dispatchEvent(new CustomEvent("mistake", { detail: wrong.message }));
+      return false;
+    }
   }
 
   /** Give up the answer that is coming. */
@@ -48,12 +63,14 @@ export class Chat extends EventTarget {
   }
 
   #edit(turn, text) {
+    if (!this.#maySend()) return;
     this.stop();
     this.#cutFrom(this.turns.indexOf(turn));
     this.send(text, turn.images);
   }
 
   #regenerate(turn) {
+    if (!this.#maySend()) return;
     this.stop();
     this.#cutFrom(this.turns.indexOf(turn));
     this.#answer();
@@ -77,9 +94,11 @@ export class Chat extends EventTarget {
       json: this.#options.wantsJson,
       acts: {
         regenerate: (one) => this.#regenerate(one),
-        results: (_, results) => {
+        results: (results) => {
+          if (!this.#maySend()) return false;
           this.#add(new ToolTurn(results));
           this.#answer();
+          return true;
         },
         drawn: () => this.#follower.follow(),
       },

@@ -24,6 +24,7 @@ export class Composer {
     this.#select.addEventListener("change", () => this.#chosen());
     this.#wireImages();
     chat.addEventListener("change", () => this.refresh());
+    chat.addEventListener("mistake", ({ detail }) => this.note(detail));
     trust.addEventListener("change", () => this.refresh());
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && chat.running && !document.querySelector("dialog[open]")) chat.stop();
@@ -90,21 +91,13 @@ export class Composer {
       this.#chat.stop();
       return;
     }
-    if (this.#send.disabled) return;
-    try {
-      this.#options.members();
-    } catch (wrong) {
-      this.note(wrong.message);
-      return;
-    }
     const text = this.#prompt.value.trim();
-    const images = this.#images;
+    if (this.#send.disabled || !this.#chat.send(text, this.#images)) return;
     this.#images = [];
     this.#prompt.value = "";
     this.note("");
     this.#showImages();
     this.#fit();
-    this.#chat.send(text, images);
   }
 
   /** A word under the field, for a mistake of the person. */
@@ -169,7 +162,16 @@ export class Composer {
   #showImages() {
     const list = byId("pictures");
     list.hidden = !this.#images.length;
-    list.replaceChildren(...this.#images.map((image) => h("li", {}, h("img", { src: image.url, alt: image.name }), iconButton("cross", `Remove ${image.name}`, () => this.#removeImage(image)))));
+    list.replaceChildren(
+      ...this.#images.map((image) =>
+        h(
+          "li",
+          {},
+          h("img", { src: image.url, alt: image.name }),
+          iconButton("cross", `Remove ${image.name}`, () => this.#removeImage(image)),
+        ),
+      ),
+    );
   }
 
   #removeImage(image) {

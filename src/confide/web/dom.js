@@ -6,7 +6,9 @@ const SVG = "http://www.w3.org/2000/svg";
 export function h(name, properties = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) set(element, key, value);
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -75,7 +77,11 @@ export function say(text) {
 
 /** A button with an icon; `label` is its name, and its tooltip. */
 export function iconButton(name, label, click, properties = {}) {
-  return h("button", { type: "button", className: "tool", title: label, "aria-label": label, on: { click }, ...properties }, icon(name, 16));
+  return h(
+    "button",
+    { type: "button", className: "tool", title: label, "aria-label": label, on: { click }, ...properties },
+    icon(name, 16),
+  );
 }
 
 /** A button that copies what `text` gives when it is pressed, and says for a moment that it has. */
@@ -92,6 +98,12 @@ export function copyButton(text, label = "Copy") {
 /** Whole bytes with thin spaces: 12 345. */
 export function count(number) {
   return String(number).replace(/\B(?=(\d{3})+$)/g, "\u2009");
+}
+
+/** The first and the last of a digest. */
+export function short(digest) {
+  const bare = String(digest ?? "").replace(/^sha256:/, "");
+  return bare.length > 24 ? `${bare.slice(0, 10)}…${bare.slice(-6)}` : bare || "none";
 }
 
 /** Hand a file to the person. */

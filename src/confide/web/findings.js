@@ -24,7 +24,14 @@ function stepsOf({ name, subject, own }) {
   return h(
     "details",
     { className: "steps", open: worst === "fail", data: { look: worst } },
-    h("summary", {}, icon("chevron", 14), h("span", { className: "title" }, title, subject && h("small", {}, subject)), h("span", { className: "tally" }, `${passed}/${own.length}`), mark(worst)),
+    h(
+      "summary",
+      {},
+      icon("chevron", 14),
+      h("span", { className: "title" }, title, subject && h("small", {}, subject)),
+      h("span", { className: "tally" }, `${passed}/${own.length}`),
+      mark(worst),
+    ),
     stepList(own),
   );
 }
@@ -41,7 +48,19 @@ function row({ step, title, outcome, detail, required }) {
     "li",
     { className: "step", data: { step, look: lookOf({ outcome, required }) } },
     mark(lookOf({ outcome, required })),
-    h("div", {}, h("p", { className: "step-head" }, h("code", {}, step), h("span", { className: "name" }, title), h("span", { className: "outcome" }, word)), proves && h("p", { className: "proves" }, proves), detail && h("p", { className: "detail" }, detail)),
+    h(
+      "div",
+      {},
+      h(
+        "p",
+        { className: "step-head" },
+        h("code", {}, step),
+        h("span", { className: "name" }, title),
+        h("span", { className: "outcome" }, word),
+      ),
+      proves && h("p", { className: "proves" }, proves),
+      detail && h("p", { className: "detail" }, detail),
+    ),
   );
 }
 

@@ -22,7 +22,10 @@ export async function asImage(file) {
 }
 
 async function redrawn(bitmap, scale, type) {
-  const canvas = new OffscreenCanvas(Math.max(1, Math.round(bitmap.width * scale)), Math.max(1, Math.round(bitmap.height * scale)));
+  const canvas = new OffscreenCanvas(
+    Math.max(1, Math.round(bitmap.width * scale)),
+    Math.max(1, Math.round(bitmap.height * scale)),
+  );
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return canvas.convertToBlob(type === "image/jpeg" ? { type, quality: 0.9 } : { type: "image/png" });
 }

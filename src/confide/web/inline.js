@@ -146,7 +146,14 @@ function closing(text, from, mark) {
     while (text[next + run] === mark[0]) run++;
     const fits = mark.length === 2 ? run >= 2 : run !== 2;
     const wordGoesOn = mark[0] === "_" && /\w/.test(text[next + run] ?? " ");
-    if (fits && next > from - 1 && !/\s/.test(text[next - 1]) && text[next - 1] !== "\\" && !wordGoesOn && next > from) {
+    if (
+      fits &&
+      next > from - 1 &&
+      !/\s/.test(text[next - 1]) &&
+      text[next - 1] !== "\\" &&
+      !wordGoesOn &&
+      next > from
+    ) {
       return next + run - mark.length;
     }
     at = next + run;
@@ -157,7 +164,10 @@ function closing(text, from, mark) {
 function link(state, at, from = at) {
   const { text } = state;
   const window = text.slice(at, at + MOST_LINK);
-  const found = /^\[((?:[^[\]\\]|\\.|\[[^[\]]*\])*)\]\(\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?(?:\s+["'(][^"')]*["')])?\s*\)/s.exec(window);
+  const found =
+    /^\[((?:[^[\]\\]|\\.|\[[^[\]]*\])*)\]\(\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?(?:\s+["'(][^"')]*["')])?\s*\)/s.exec(
+      window,
+    );
   if (!found) {
     if (!/^\[[^\]]*\][^(]/s.test(window)) unclosed(state, from);
     return from;

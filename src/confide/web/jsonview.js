@@ -60,5 +60,9 @@ function kindOf(token, tokens, at) {
 
 /** A block that shows a JSON text. */
 export function jsonBlock(text, label) {
-  return h("pre", { className: "json", tabIndex: 0, role: "group", "aria-label": label }, h("code", {}, highlighted(indented(text))));
+  return h(
+    "pre",
+    { className: "json", tabIndex: 0, role: "group", "aria-label": label },
+    h("code", {}, highlighted(indented(text))),
+  );
 }

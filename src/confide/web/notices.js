@@ -24,7 +24,11 @@ function showBanner(trust, showProof) {
   banner.replaceChildren();
   if (!said) return;
   const [head, text] = said;
-  banner.append(icon("alert", 18), h("p", {}, h("strong", {}, head), " ", text), h("button", { type: "button", className: "plain", on: { click: showProof } }, "See why"));
+  banner.append(
+    icon("alert", 18),
+    h("p", {}, h("strong", {}, head), " ", text),
+    h("button", { type: "button", className: "plain", on: { click: showProof } }, "See why"),
+  );
 }
 
 function bannerText(trust) {
@@ -45,7 +49,11 @@ function showBarrier(trust, dialog) {
   const words = `Sending is blocked: ${reason(trust)}`;
   if (barrier.dataset.words === words && barrier.childElementCount) return;
   barrier.dataset.words = words;
-  barrier.replaceChildren(icon("lock"), h("p", {}, words), h("button", { type: "button", className: "plain", on: { click: () => dialog.showModal() } }, "Send anyway …"));
+  barrier.replaceChildren(
+    icon("lock"),
+    h("p", {}, words),
+    h("button", { type: "button", className: "plain", on: { click: () => dialog.showModal() } }, "Send anyway …"),
+  );
 }
 
 function reason(trust) {
@@ -63,9 +71,15 @@ function overrideDialog(trust) {
   const dialog = h(
     "dialog",
     { className: "sheet small", "aria-labelledby": "override-title", on: { click: closeOutside } },
-    h("form", { method: "dialog" },
+    h(
+      "form",
+      { method: "dialog" },
       h("h2", { id: "override-title" }, "Send without proof?"),
-      h("p", {}, "The checks of this server did not pass. Whoever runs it, or stands between it and you, may read and change everything that you send and that you are answered. Receipts prove nothing then."),
+      h(
+        "p",
+        {},
+        "The checks of this server did not pass. Whoever runs it, or stands between it and you, may read and change everything that you send and that you are answered. Receipts prove nothing then.",
+      ),
       h("p", {}, "This holds until you reload the page."),
       h("label", { className: "tick", htmlFor: "sure" }, sure, "I understand that nothing I send here is protected."),
       h("footer", {}, h("button", { className: "main", value: "stay", autofocus: true }, "Keep it blocked"), go),

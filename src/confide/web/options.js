@@ -54,7 +54,9 @@ export class Options {
     if (schema) members.response_format = { type: "json_schema", json_schema: named(schema) };
     const tools = this.#json("tools", "The list of tools");
     if (tools) {
-      members.tools = (Array.isArray(tools) ? tools : [tools]).map((one) => (one?.type ? one : { type: "function", function: one }));
+      members.tools = (Array.isArray(tools) ? tools : [tools]).map((one) =>
+        one?.type ? one : { type: "function", function: one },
+      );
       if (this.#text("choice") !== "auto") members.tool_choice = this.#text("choice");
     }
     return members;
@@ -90,20 +92,58 @@ export class Options {
   #build() {
     const changed = () => this.#changed();
     const numbers = FIELDS.map(({ name, label, hint, ...bounds }) =>
-      this.#field(name, label, h("input", { type: "number", placeholder: "default", inputMode: "decimal", ...bounds }), hint),
+      this.#field(
+        name,
+        label,
+        h("input", { type: "number", placeholder: "default", inputMode: "decimal", ...bounds }),
+        hint,
+      ),
     );
-    const choice = h("select", {}, ["auto", "required", "none"].map((word) => h("option", { value: word }, word)));
+    const choice = h(
+      "select",
+      {},
+      ["auto", "required", "none"].map((word) => h("option", { value: word }, word)),
+    );
     return h(
       "dialog",
       { className: "sheet", "aria-labelledby": "options-title", on: { input: changed, click: closeOutside } },
-      h("form", { method: "dialog" },
-        h("header", {}, h("h2", { id: "options-title" }, "Settings"), h("button", { className: "tool", value: "close", "aria-label": "Close" }, icon("cross"))),
-        this.#field("system", "System prompt", h("textarea", { rows: 3, placeholder: "You are …" }), "said before everything else"),
+      h(
+        "form",
+        { method: "dialog" },
+        h(
+          "header",
+          {},
+          h("h2", { id: "options-title" }, "Settings"),
+          h("button", { className: "tool", value: "close", "aria-label": "Close" }, icon("cross")),
+        ),
+        this.#field(
+          "system",
+          "System prompt",
+          h("textarea", { rows: 3, placeholder: "You are …" }),
+          "said before everything else",
+        ),
         h("div", { className: "grid" }, numbers),
-        this.#field("schema", "JSON schema of the answer", codeArea('{"type": "object", "properties": …}'), "the model can write nothing else", "response_format"),
-        this.#field("tools", "Tools", codeArea('[{"name": "get_weather", "parameters": …}]'), "functions that the model may call", "tools"),
+        this.#field(
+          "schema",
+          "JSON schema of the answer",
+          codeArea('{"type": "object", "properties": …}'),
+          "the model can write nothing else",
+          "response_format",
+        ),
+        this.#field(
+          "tools",
+          "Tools",
+          codeArea('[{"name": "get_weather", "parameters": …}]'),
+          "functions that the model may call",
+          "tools",
+        ),
         this.#field("choice", "Tool choice", choice, "", "tools"),
-        h("footer", {}, h("button", { type: "button", className: "plain", on: { click: () => this.#reset() } }, "Reset"), h("button", { className: "main", value: "done" }, "Done")),
+        h(
+          "footer",
+          {},
+          h("button", { type: "button", className: "plain", on: { click: () => this.#reset() } }, "Reset"),
+          h("button", { className: "main", value: "done" }, "Done"),
+        ),
       ),
     );
   }
@@ -112,7 +152,13 @@ export class Options {
     input.id = `option-${name}`;
     const wrong = h("span", { className: "wrong", id: `wrong-${name}` });
     input.setAttribute("aria-describedby", wrong.id);
-    const field = h("div", { className: "field" }, h("label", { htmlFor: input.id }, label, hint && h("small", {}, hint)), input, wrong);
+    const field = h(
+      "div",
+      { className: "field" },
+      h("label", { htmlFor: input.id }, label, hint && h("small", {}, hint)),
+      input,
+      wrong,
+    );
     this.#inputs.set(name, { field, input, needs, wrong });
     return field;
   }
@@ -129,7 +175,9 @@ export class Options {
   }
 
   #name() {
-    const set = [...this.#inputs].filter(([name, { input }]) => name !== "choice" && !input.disabled && input.value.trim());
+    const set = [...this.#inputs].filter(
+      ([name, { input }]) => name !== "choice" && !input.disabled && input.value.trim(),
+    );
     const button = byId("options");
     button.classList.toggle("on", set.length > 0);
     button.title = set.length ? `Settings: ${set.map(([name]) => name).join(", ")}` : "Settings";

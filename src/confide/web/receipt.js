@@ -14,7 +14,16 @@ const WORDS = {
   unproven: "Receipt matches, the server is not proven",
   none: "No receipt",
 };
-const ICONS = { good: "check", development: "receipt", bad: "cross", open: "dash", stopped: "stop", unproven: "receipt", none: "dash", busy: "receipt" };
+const ICONS = {
+  good: "check",
+  development: "receipt",
+  bad: "cross",
+  open: "dash",
+  stopped: "stop",
+  unproven: "receipt",
+  none: "dash",
+  busy: "receipt",
+};
 
 /** The badge and the fold-out of one answer. */
 export class ReceiptView {
@@ -81,7 +90,8 @@ export class ReceiptView {
   }
 
   #whyNone() {
-    if (this.#talk.receiptId) return "Nothing is established that could sign a receipt: the checks of this server did not pass.";
+    if (this.#talk.receiptId)
+      return "Nothing is established that could sign a receipt: the checks of this server did not pass.";
     return "The server names no receipt. It gives one for every request that it could read as a chat request.";
   }
 
@@ -114,7 +124,12 @@ export class ReceiptView {
     return [
       this.#broken(findings, problem),
       h("dl", { className: "facts" }, facts(receipt, kept)),
-      h("div", { className: "pair" }, await this.#side("Request", kept.request, hashOf(events, "request.received")), await this.#side("Response", kept.response, hashOf(events, "response.returned"))),
+      h(
+        "div",
+        { className: "pair" },
+        await this.#side("Request", kept.request, hashOf(events, "request.received")),
+        await this.#side("Response", kept.response, hashOf(events, "response.returned")),
+      ),
       h("h4", {}, "What the server signed"),
       h("ol", { className: "events" }, events.map(eventRow)),
       h("h4", {}, "What this page checked"),
@@ -127,7 +142,12 @@ export class ReceiptView {
   #broken(findings, problem) {
     const failed = findings.find((one) => one.outcome === "fail");
     if (this.state !== "bad") return null;
-    return h("p", { className: "broken" }, icon("alert", 16), h("span", {}, problem ?? `${failed.step} ${failed.title}: ${failed.detail}`));
+    return h(
+      "p",
+      { className: "broken" },
+      icon("alert", 16),
+      h("span", {}, problem ?? `${failed.step} ${failed.title}: ${failed.detail}`),
+    );
   }
 
   /** One direction: the bytes that this page holds, their hash, and the one in the receipt. */
@@ -139,8 +159,19 @@ export class ReceiptView {
     return h(
       "figure",
       { className: "side", data: { look: own === null ? "open" : same ? "pass" : "fail" } },
-      h("figcaption", {}, h("b", {}, name), ` ${count(wire)} bytes ${sealed ? "sealed" : name === "Request" ? "sent" : "received"}`),
-      sealed && bytes && h("p", { className: "aside" }, `The receipt is about the ${count(bytes.length)} bytes that opening them restores.`),
+      h(
+        "figcaption",
+        {},
+        h("b", {}, name),
+        ` ${count(wire)} bytes ${sealed ? "sealed" : name === "Request" ? "sent" : "received"}`,
+      ),
+      sealed &&
+        bytes &&
+        h(
+          "p",
+          { className: "aside" },
+          `The receipt is about the ${count(bytes.length)} bytes that opening them restores.`,
+        ),
       digestLine("this page", own),
       digestLine("receipt", signed),
     );
@@ -148,10 +179,22 @@ export class ReceiptView {
 
   #actions(kept) {
     const actions = [
-      h("button", { type: "button", className: "plain", on: { click: () => this.#download(kept) } }, icon("down", 15), "Bundle for confide audit"),
+      h(
+        "button",
+        { type: "button", className: "plain", on: { click: () => this.#download(kept) } },
+        icon("down", 15),
+        "Bundle for confide audit",
+      ),
     ];
     if (kept.response?.length && kept.receipt && worstOf(this.#proof.findings) !== "fail") {
-      actions.push(h("button", { type: "button", className: "plain", on: { click: () => this.#try(kept) } }, icon("edit", 15), "Change one byte, check again"));
+      actions.push(
+        h(
+          "button",
+          { type: "button", className: "plain", on: { click: () => this.#try(kept) } },
+          icon("edit", 15),
+          "Change one byte, check again",
+        ),
+      );
     }
     return actions;
   }
@@ -167,10 +210,12 @@ export class ReceiptView {
     response[at] ^= 1;
     const { findings } = await checkAnswer(this.#trust.attested, { ...kept, response });
     const failed = findings.filter((one) => one.outcome === "fail");
-    this.#details.querySelector(".trial").replaceChildren(
-      h("p", {}, `With one bit changed in byte ${count(at)} of ${count(response.length)}:`),
-      stepList(failed.length ? failed : findings),
-    );
+    this.#details
+      .querySelector(".trial")
+      .replaceChildren(
+        h("p", {}, `With one bit changed in byte ${count(at)} of ${count(response.length)}:`),
+        stepList(failed.length ? failed : findings),
+      );
   }
 }
 
@@ -178,7 +223,10 @@ function facts(receipt, kept) {
   const rows = [["receipt", receipt?.receipt_id ?? kept.id]];
   if (receipt) {
     rows.push(["signed by", `${receipt.key_id} (Ed25519)`]);
-    rows.push(["served at", receipt.served_at ? `${new Date(receipt.served_at * 1000).toLocaleTimeString()}, the server says` : "-"]);
+    rows.push([
+      "served at",
+      receipt.served_at ? `${new Date(receipt.served_at * 1000).toLocaleTimeString()}, the server says` : "-",
+    ]);
     rows.push(["keyset", receipt.workload_keyset_digest]);
   }
   return rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("code", {}, String(value ?? "-")))]);
@@ -190,12 +238,30 @@ function hashOf(events, type) {
 
 function digestLine(label, digest) {
   const bare = digest?.replace("sha256:", "");
-  return h("p", { className: "digest" }, h("span", {}, label), h("code", { title: digest ?? "" }, bare ? `${bare.slice(0, 16)}…${bare.slice(-8)}` : "not at hand"), digest && copyButton(() => digest, `Copy the SHA-256, ${label}`));
+  return h(
+    "p",
+    { className: "digest" },
+    h("span", {}, label),
+    h("code", { title: digest ?? "" }, bare ? `${bare.slice(0, 16)}…${bare.slice(-8)}` : "not at hand"),
+    digest && copyButton(() => digest, `Copy the SHA-256, ${label}`),
+  );
 }
 
 function eventRow(event) {
   const { type, ...rest } = event;
-  return h("li", {}, h("code", { className: "type" }, type), Object.entries(rest).map(([name, value]) => h("span", { className: "member" }, `${name} `, h("code", {}, typeof value === "string" ? value : JSON.stringify(value)))));
+  return h(
+    "li",
+    {},
+    h("code", { className: "type" }, type),
+    Object.entries(rest).map(([name, value]) =>
+      h(
+        "span",
+        { className: "member" },
+        `${name} `,
+        h("code", {}, typeof value === "string" ? value : JSON.stringify(value)),
+      ),
+    ),
+  );
 }
 
 function hexOf(buffer) {

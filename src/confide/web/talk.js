@@ -114,6 +114,7 @@ export class Talk {
 
 function readable(wrong) {
   if (wrong instanceof ServerError || wrong.name === "ProofFailed") return wrong;
-  if (wrong instanceof TypeError && /fetch|network|load/i.test(wrong.message)) return new Error("The server can't be reached.");
+  if (wrong instanceof TypeError && /fetch|network|load/i.test(wrong.message))
+    return new Error("The server can't be reached.");
   return wrong;
 }

@@ -28,13 +28,27 @@ export class UserTurn {
   #show(edit) {
     const pictures = this.images.map(({ url, name }) => h("img", { src: url, alt: name }));
     this.element.replaceChildren(
-      h("div", { className: "bubble" }, pictures.length > 0 && h("div", { className: "thumbs" }, pictures), this.text && h("p", {}, this.text)),
-      h("div", { className: "acts" }, iconButton("edit", "Edit and send again", () => this.#edit(edit)), copyButton(() => this.text, "Copy message")),
+      h(
+        "div",
+        { className: "bubble" },
+        pictures.length > 0 && h("div", { className: "thumbs" }, pictures),
+        this.text && h("p", {}, this.text),
+      ),
+      h(
+        "div",
+        { className: "acts" },
+        iconButton("edit", "Edit and send again", () => this.#edit(edit)),
+        copyButton(() => this.text, "Copy message"),
+      ),
     );
   }
 
   #edit(edit) {
-    const area = h("textarea", { value: this.text, rows: Math.min(12, this.text.split("\n").length + 1), "aria-label": "Edit the message" });
+    const area = h("textarea", {
+      value: this.text,
+      rows: Math.min(12, this.text.split("\n").length + 1),
+      "aria-label": "Edit the message",
+    });
     const back = () => this.#show(edit);
     const done = () => (area.value.trim() ? edit(this, area.value.trim()) : back());
     area.addEventListener("keydown", (event) => {
@@ -44,8 +58,13 @@ export class UserTurn {
         done();
       }
     });
-    const buttons = [h("button", { type: "button", className: "plain", on: { click: back } }, "Cancel"), h("button", { type: "button", className: "main", on: { click: done } }, "Send again")];
-    this.element.replaceChildren(h("div", { className: "bubble editing" }, area, h("div", { className: "actions" }, buttons)));
+    const buttons = [
+      h("button", { type: "button", className: "plain", on: { click: back } }, "Cancel"),
+      h("button", { type: "button", className: "main", on: { click: done } }, "Send again"),
+    ];
+    this.element.replaceChildren(
+      h("div", { className: "bubble editing" }, area, h("div", { className: "actions" }, buttons)),
+    );
     area.focus();
   }
 
@@ -64,7 +83,12 @@ export class ToolTurn {
   constructor(results) {
     this.results = results;
     const shown = results.map(({ name, content }) =>
-      h("div", { className: "card result" }, h("header", {}, icon("tool", 15), h("b", {}, name), h("small", {}, "result")), isJson(content) ? jsonBlock(content, `Result of ${name}`) : h("pre", { className: "json" }, content)),
+      h(
+        "div",
+        { className: "card result" },
+        h("header", {}, icon("tool", 15), h("b", {}, name), h("small", {}, "result")),
+        isJson(content) ? jsonBlock(content, `Result of ${name}`) : h("pre", { className: "json" }, content),
+      ),
     );
     this.element = h("article", { className: "turn tool", "aria-label": "Tool" }, shown);
   }
@@ -94,15 +118,29 @@ export class AnswerTurn {
   /**
    * @param talk the exchange
    * @param json whether the answer is JSON by a schema
-   * @param acts `regenerate(turn)`, `results(turn, results)`, `drawn()`
+   * @param acts `regenerate(turn)`, `results(results)`, which says whether they were sent, `drawn()`
    */
   constructor(trust, talk, { json, acts }) {
     this.talk = talk;
     this.acts = acts;
     this.json = json;
     this.receipt = new ReceiptView(trust, talk);
-    this.wait = h("p", { className: "wait" }, h("span", { className: "unseen" }, "The model is answering"), h("i"), h("i"), h("i"));
-    this.element = h("article", { className: "turn assistant", "aria-label": "Answer", "aria-busy": "true" }, this.wait, this.#body, this.#calls, this.#foot);
+    this.wait = h(
+      "p",
+      { className: "wait" },
+      h("span", { className: "unseen" }, "The model is answering"),
+      h("i"),
+      h("i"),
+      h("i"),
+    );
+    this.element = h(
+      "article",
+      { className: "turn assistant", "aria-label": "Answer", "aria-busy": "true" },
+      this.wait,
+      this.#body,
+      this.#calls,
+      this.#foot,
+    );
   }
 
   /** More of the answer is there: draw it with the next frame. */
@@ -113,7 +151,8 @@ export class AnswerTurn {
   /** Draw what is new. */
   draw() {
     const { answer } = this.talk;
-    if (this.wait.isConnected && (answer.text || answer.reasoning || answer.calls.length || this.ended)) this.wait.remove();
+    if (this.wait.isConnected && (answer.text || answer.reasoning || answer.calls.length || this.ended))
+      this.wait.remove();
     if (answer.reasoning.length > this.#shownThoughts) this.#think(answer.reasoning);
     if (answer.text.length > this.#shownText) this.#say(answer.text);
     for (const [at, call] of answer.calls.entries()) if (call) this.#call(at, call);
@@ -123,7 +162,12 @@ export class AnswerTurn {
   #think(text) {
     if (!this.#thoughts) {
       this.#thoughts = document.createTextNode("");
-      const fold = h("details", { className: "thoughts" }, h("summary", {}, icon("chevron", 14), "Thoughts"), h("p", {}, this.#thoughts));
+      const fold = h(
+        "details",
+        { className: "thoughts" },
+        h("summary", {}, icon("chevron", 14), "Thoughts"),
+        h("p", {}, this.#thoughts),
+      );
       this.#body.before(fold);
     }
     this.#thoughts.appendData(text.slice(this.#shownThoughts));
@@ -152,7 +196,12 @@ export class AnswerTurn {
   #newCard({ name }) {
     const text = document.createTextNode("");
     const title = h("b", {}, name);
-    const element = h("section", { className: "card call", "aria-label": `Call of ${name}` }, h("header", {}, icon("tool", 15), title, h("small", {}, "tool call")), h("pre", { className: "json" }, text));
+    const element = h(
+      "section",
+      { className: "card call", "aria-label": `Call of ${name}` },
+      h("header", {}, icon("tool", 15), title, h("small", {}, "tool call")),
+      h("pre", { className: "json" }, text),
+    );
     this.#calls.append(element);
     return { element, title, text, shown: 0 };
   }
@@ -169,7 +218,11 @@ export class AnswerTurn {
     for (const [at, call] of this.talk.answer.calls.entries()) if (call) this.#endCall(this.#cards[at], call);
     if (this.talk.answer.refusal) this.#body.append(h("p", { className: "refusal" }, this.talk.answer.refusal));
     if (this.talk.problem) this.#body.append(problemCard(this.talk.problem));
-    this.#foot.append(this.receipt.badge, h("span", { className: "measure" }, this.#measures()), h("span", { className: "acts" }, this.#buttons()));
+    this.#foot.append(
+      this.receipt.badge,
+      h("span", { className: "measure" }, this.#measures()),
+      h("span", { className: "acts" }, this.#buttons()),
+    );
     this.element.append(this.receipt.details);
     this.element.setAttribute("aria-busy", "false");
     this.acts.drawn();
@@ -180,7 +233,12 @@ export class AnswerTurn {
   #showJson() {
     const { text } = this.talk.answer;
     if (!text || !isJson(text)) return;
-    const head = h("div", { className: "code-head" }, h("span", {}, icon("check", 13), " valid JSON"), copyButton(() => text, "Copy JSON"));
+    const head = h(
+      "div",
+      { className: "code-head" },
+      h("span", {}, icon("check", 13), " valid JSON"),
+      copyButton(() => text, "Copy JSON"),
+    );
     this.#body.replaceChildren(h("div", { className: "code" }, head, jsonBlock(text, "Answer as JSON")));
   }
 
@@ -188,18 +246,34 @@ export class AnswerTurn {
     title.textContent = name;
     element.querySelector("pre").replaceWith(jsonBlock(text, `Arguments of ${name}`));
     if (this.talk.problem || this.talk.stopped) return;
-    const input = h("textarea", { rows: 2, className: "mono", placeholder: "What the tool gives back", "aria-label": `Result of ${name}`, data: { call: id, name } });
+    const input = h("textarea", {
+      rows: 2,
+      className: "mono",
+      placeholder: "What the tool gives back",
+      "aria-label": `Result of ${name}`,
+      data: { call: id, name },
+    });
     element.append(h("div", { className: "give" }, input));
     if (element === this.#cards.at(-1).element) {
-      element.append(h("div", { className: "actions" }, h("button", { type: "button", className: "plain", on: { click: () => this.#give() } }, this.#cards.length > 1 ? "Send results" : "Send result")));
+      element.append(
+        h(
+          "div",
+          { className: "actions" },
+          h(
+            "button",
+            { type: "button", className: "plain", on: { click: () => this.#give() } },
+            this.#cards.length > 1 ? "Send results" : "Send result",
+          ),
+        ),
+      );
     }
   }
 
   #give() {
     const inputs = [...this.#calls.querySelectorAll("textarea")];
     const results = inputs.map((input) => ({ id: input.dataset.call, name: input.dataset.name, content: input.value }));
+    if (!this.acts.results(results)) return;
     for (const part of this.#calls.querySelectorAll(".give, .actions")) part.remove();
-    this.acts.results(this, results);
   }
 
   #measures() {
@@ -230,7 +304,13 @@ export class AnswerTurn {
 
 /** What went wrong, in the server's own words. */
 function problemCard(problem) {
-  const about = [problem.status >= 400 && `status ${problem.status}`, problem.type, problem.code, problem.param && `member ${problem.param}`, problem.retryAfter && `try again after ${problem.retryAfter} s`];
+  const about = [
+    problem.status >= 400 && `status ${problem.status}`,
+    problem.type,
+    problem.code,
+    problem.param && `member ${problem.param}`,
+    problem.retryAfter && `try again after ${problem.retryAfter} s`,
+  ];
   return h(
     "div",
     { className: "problem", role: "alert" },
