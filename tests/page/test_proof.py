@@ -502,3 +502,17 @@ def test_nothing_goes_out_once_a_check_has_failed(opened: Open, meddler: Meddler
         visit.page.wait_for_timeout(300)
         assert len([one for one in meddler.seen if one.path == CHAT]) == before
         expect(visit.answers).to_have_count(1)
+
+
+def test_where_the_browser_gives_no_cryptography(opened: Open, echo: EchoServer) -> None:
+    """As on a page that came without TLS from another machine: nothing passes, and the reason is told."""
+    with opened(origin=f"http://far.example:{echo.port}") as visit:
+        assert visit.settled() in ("open", "bad")
+        assert "open it over https" in visit.page.locator("#proof").text_content()  # type: ignore[operator]
+        expect(visit.page.locator("#barrier")).to_be_visible()
+        visit.override()
+        answer = visit.answered("hello")
+        expect(answer.locator(".prose")).to_have_text("hello")
+        assert visit.badge(answer) not in ("good", "development")
+        assert all("Cross-Origin-Opener-Policy header has been ignored" in one for one in visit.wrong)
+        visit.wrong.clear()  # which browsers say of every page without TLS

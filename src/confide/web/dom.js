@@ -84,7 +84,8 @@ export function iconButton(name, label, click, properties = {}) {
   );
 }
 
-/** A button that copies what `text` gives when it is pressed, and says for a moment that it has. */
+/** A button that copies what `text` gives when it is pressed, and says for a moment that it has. It is hidden where the
+ * browser gives this page no clipboard. */
 export function copyButton(text, label = "Copy") {
   const button = iconButton("copy", label, async () => {
     await navigator.clipboard.writeText(text());
@@ -92,6 +93,7 @@ export function copyButton(text, label = "Copy") {
     say("Copied");
     setTimeout(() => button.replaceChildren(icon("copy", 16)), 1500);
   });
+  button.hidden = !navigator.clipboard;
   return button;
 }
 
