@@ -174,6 +174,22 @@ def test_json_is_shown_as_json(visit: Visit) -> None:
     expect(broken.locator(".prose")).to_have_text("no JSON")
 
 
+def test_what_the_model_offers_is_said(visit: Visit) -> None:
+    visit.page.click("#options")
+    said = visit.page.locator("dialog[open] header + .aside").inner_text()
+    for what in (
+        MODEL,
+        "100\u2009000 tokens of context",
+        "calls tools",
+        "answers by a schema",
+        "sees images",
+        "echo 1",
+    ):
+        assert what in said, what
+    for name in ("temperature", "max_tokens", "seed", "schema", "tools"):
+        expect(visit.page.locator(f"#option-{name}")).to_be_enabled()
+
+
 def test_settings_that_are_no_json_stop_nothing_else(visit: Visit) -> None:
     visit.page.click("#options")
     visit.page.fill("#option-tools", "[{")

@@ -1,6 +1,6 @@
 // What a request asks for beside the conversation. It lives as long as the page: nothing of it is stored.
 
-import { byId, h, icon } from "./dom.js";
+import { byId, count, h, icon } from "./dom.js";
 
 const FIELDS = [
   { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.1, hint: "0 to 2; low is steady" },
@@ -14,6 +14,7 @@ export class Options {
   #dialog;
   #inputs = new Map();
   #supported = new Set();
+  #about = h("p", { className: "aside" });
   #onChange;
 
   constructor(onChange) {
@@ -29,6 +30,7 @@ export class Options {
   /** Offer what this model takes. */
   offer(model) {
     this.#supported = new Set(model?.supported_parameters ?? []);
+    this.#about.textContent = model ? offered(model, this.#supported) : "";
     for (const [name, { field, needs }] of this.#inputs) {
       const has = this.#supported.has(needs ?? name) || name === "system";
       field.classList.toggle("lacks", !has);
@@ -116,6 +118,7 @@ export class Options {
           h("h2", { id: "options-title" }, "Settings"),
           h("button", { className: "tool", value: "close", "aria-label": "Close" }, icon("cross")),
         ),
+        this.#about,
         this.#field(
           "system",
           "System prompt",
@@ -183,6 +186,15 @@ export class Options {
     button.title = set.length ? `Settings: ${set.map(([name]) => name).join(", ")}` : "Settings";
     button.setAttribute("aria-label", button.title);
   }
+}
+
+/** What a model has, in a line. */
+function offered({ id, context_length: context, input_modalities: inputs = [], metadata = {} }, supported) {
+  const takes = supported.has("tools") ? ["calls tools"] : [];
+  if (supported.has("response_format")) takes.push("answers by a schema");
+  if (inputs.includes("image")) takes.push("sees images");
+  const engine = [metadata.engine, metadata.engine_version].filter(Boolean).join(" ");
+  return [id, context && `${count(context)} tokens of context`, ...takes, engine].filter(Boolean).join(" · ");
 }
 
 function named(schema) {
