@@ -7,6 +7,7 @@ inputs and findings; to these come mutations. ``tests/web/judging.mjs`` runs the
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import random
 from collections.abc import Callable
@@ -14,8 +15,12 @@ from typing import Any
 from unittest import mock
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from confide.attest.dev_pki import Identity, pem
 from confide.errors import ConfideError
 from confide.verify.audit import check_report
 from confide.verify.context import Context
@@ -193,9 +198,49 @@ def quotes(recorder: Recorder) -> None:
         for extra in (b"\n", b"\x0b \n", b"\0\0", b"\0\n", b"\xa0", b"\x85", b"\x1c", b"\n-----END CERTIFICATE-----"):
             raw, context = _with_text(extra), tdx_maker.context(tdx_maker.collateral())
             recorder.run(f"after the chain {extra!r}", lambda raw=raw, context=context: tdx_maker.Tried(raw, context))
+        for name, raw in {
+            "a CA that is none": _under("tcb_signing"),
+            "short data, rightly hashed": _short_data(),
+        }.items():
+            context = tdx_maker.context(tdx_maker.collateral())
+            recorder.run(name, lambda raw=raw, context=context: tdx_maker.Tried(raw, context))
+        masked = tdx_maker.resigned(lambda value: value["tdxModuleIdentities"][0].update(attributesMask="00" * 8))
+        for seam in (bytes(8), b"\x01" + bytes(7)):
+            raw, context = tdx_maker.quote(seam_attributes=seam), tdx_maker.context(masked)
+            recorder.run(
+                f"a module behind a mask {seam!r}", lambda raw=raw, context=context: tdx_maker.Tried(raw, context)
+            )
         for number, (raw, collateral, policy) in enumerate(_allowed()):
             context = tdx_maker.context(collateral(), **policy)
             recorder.run(f"allowed {number}", lambda raw=raw, context=context: tdx_maker.Tried(raw(), context))
+
+
+def _under(issuer: str) -> bytes:
+    """A quote of a platform whose certificate is like the machine's own, and issued by somebody who is no CA."""
+    pki, key = tdx_maker.pki(), ec.generate_private_key(ec.SECP256R1())
+    good, above = pki.pck.certificate, getattr(pki, issuer)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(good.subject)
+        .issuer_name(above.certificate.subject)
+        .serial_number(7)
+        .public_key(key.public_key())
+        .not_valid_before(good.not_valid_before_utc)
+        .not_valid_after(good.not_valid_after_utc)
+    )
+    for extension in good.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    leaf = builder.sign(above.key, hashes.SHA256())
+    chain = pem([leaf, above.certificate, pki.tdx_root.certificate])
+    signed = tdx_maker.enclave(tdx_maker.quote(), Identity(key, leaf))
+    return tdx_maker.spliced(signed, certification=chain)
+
+
+def _short_data() -> bytes:
+    """A quote whose enclave vouches for its key with 31 bytes of data."""
+    short = tdx_maker.spliced(tdx_maker.quote(), qe_auth_data=bytes(31))
+    key = parse_quote(short).signature.attestation_key
+    return tdx_maker.enclave(short, report_data=hashlib.sha256(key + bytes(31)).digest() + bytes(32))
 
 
 def _with_text(extra: bytes) -> bytes:
