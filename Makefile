@@ -30,6 +30,15 @@ type: $(VENV)/.dev  ## mypy, strict.
 docs: $(VENV)/.dev  ## Write the generated parts of the reference anew.
 	$(BIN)/python docs/generate.py
 
+.PHONY: site
+site: .venvs/site/.made  ## The documentation as pages that need no network, in build/site; a warning is an error.
+	.venvs/site/bin/sphinx-build -q -E -W --keep-going -b html docs build/site
+
+.venvs/site/.made: requirements/site.lock
+	$(PYTHON) -m venv .venvs/site
+	.venvs/site/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/site.lock
+	@touch $@
+
 bench: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes docs/benchmarks.md.
 	$(BIN)/python benchmarks/engine.py --write docs/benchmarks.md $(ARGS)
 
@@ -59,10 +68,15 @@ lock:  ## Pin dependencies anew (needs uv).
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--extra local --extra hub pyproject.toml requirements/build.in -o requirements/run.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--extra local --extra hub --extra gpu --extra acme --extra postgres pyproject.toml requirements/build.in \
+		-c requirements/run.lock -o requirements/image.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--all-extras pyproject.toml requirements/build.in -c requirements/run.lock -o requirements/dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		requirements/site.in -o requirements/site.lock
 
 clean:
-	rm -rf $(VENV) .venvs .cache node_modules
+	rm -rf $(VENV) .venvs build .cache node_modules
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "confide needs Python 3.11 or later; set PYTHON=/path/to/python3.11")'

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import errors
+import formats
 import members
 import msgspec
 import steps
@@ -217,6 +219,7 @@ PAGES = {
     FOLDER / "steps.md": steps.page,
     PROOF / "catalogue.js": steps_js.module,
 }
+PAGES |= {FOLDER / name: page for name, page in (formats.PAGES | {"errors.md": errors.page}).items()}
 
 
 def main() -> int:

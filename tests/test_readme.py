@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from confide import config
 from confide.engine import catalogue
 from confide.engine.pull import LocalModel
 from tests.clients.environments import NODE_FOLDER, node_environment, python_environment
@@ -192,3 +193,53 @@ def test_checking_in_a_program(checked: Checked, server: RunningServer, tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def blocks() -> list[str]:
+    """Every fenced block, in order."""
+    return re.findall(r"^```\w*\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def lines(block: str) -> list[str]:
+    """Commands without their comments."""
+    return [line for raw in block.splitlines() if (line := re.sub(r"\s+# .*", "", raw).strip())]
+
+
+def test_every_block_has_its_test() -> None:
+    """The first block is what CI runs and test_tutorial starts; the second what the variables' test compares."""
+    first, export, *others = blocks()
+    assert lines(first) == ["make run", "make test"]
+    assert len(lines(export)) == 1
+    run = [example(name) for name in ("curl", "Python", "TypeScript", "From the shell", "In a program")]
+    assert others == [*run, *commands_of_the_operator()]
+
+
+def commands_of_the_operator() -> list[str]:
+    """The blocks under "Other models"."""
+    section = README.read_text().partition("## Other models\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```\w*\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def test_commands_about_models(checked: Checked) -> None:
+    """What needs no download is run; the settings of the others are read as ``serve`` reads them."""
+    models, *serves = lines(commands_of_the_operator()[0])
+    done = subprocess.run(shlex.split(models), env=checked.env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert catalogue.DEFAULT in done.stdout
+    for line in serves:
+        confide, serve, flag, source = shlex.split(line)
+        assert (confide, serve, flag) == ("confide", "serve", "--model")
+        assert config.load({"model": [source]}, environ={}).models
+        name = source.rpartition("=")[2]
+        assert name in catalogue.CATALOGUE or name.startswith(("./", "hf:")), name
+
+
+def test_commands_about_keys(checked: Checked) -> None:
+    create, show, revoke, doctor = lines(commands_of_the_operator()[1])
+    for command, wanted in ((create, "sk-"), (show, "NAME"), (revoke, "Revoked NAME")):
+        done = subprocess.run(shlex.split(command), env=checked.env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert wanted in done.stdout + done.stderr, command
+    done = subprocess.run(shlex.split(doctor), env=checked.env, capture_output=True, text=True, timeout=120)
+    assert done.returncode in (0, 1), done.stderr
+    assert "Data folder" in done.stdout

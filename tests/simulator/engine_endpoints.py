@@ -208,7 +208,7 @@ def _output(body: Json, text: str) -> tuple[str, list[Json], Json]:
     if body.get("tools") and body.get("tool_choice") != "none":
         call = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": body["tools"][0]["name"]}
         return "completed", [{**call, "arguments": "{}", "status": "completed", "namespace": None}], usage
-    part = {"type": "output_text", "text": "".join(said), "annotations": [], "logprobs": None}
+    part: dict[str, Any] = {"type": "output_text", "text": "".join(said), "annotations": [], "logprobs": None}
     item = {
         "id": "msg_1",
         "type": "message",
