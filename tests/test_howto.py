@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from confide import config
 from confide.verify import provenance
+from confide.verify.policy import parse_policy
 
 ROOT = Path(__file__).parent.parent
 GUIDES = ROOT / "docs" / "how-to"
@@ -46,3 +50,23 @@ def test_keys_and_backup(tmp_path: Path) -> None:
     assert "alice" in keys
     assert run("operate.md", tmp_path).strip() == "ok"
     assert (tmp_path / "confide-backup.db").stat().st_size > 0
+
+
+def examples() -> list[tuple[str, str]]:
+    """The TOML examples of all pages."""
+    return [
+        (page.name, example)
+        for page in sorted((ROOT / "docs").rglob("*.md"))
+        for example in re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize(("page", "example"), examples(), ids=[page for page, _ in examples()])
+def test_examples_are_taken(page: str, example: str, tmp_path: Path) -> None:
+    """By what reads such a file in earnest: a policy names roots, and settings don't."""
+    if re.search(r"^roots = ", example, re.MULTILINE):
+        assert parse_policy(example).roots
+        return
+    file = tmp_path / "confide.toml"
+    file.write_text(example)
+    assert config.load({}, environ={}, config_file=file)
