@@ -16,7 +16,7 @@ import pytest
 from confide.api.metric_families import FAMILIES
 from confide.cli import COMMANDS
 from confide.cli.verdicts import WORST_FIRST
-from confide.config import load
+from confide.config import ModelSettings, Settings, load
 from confide.verify.verdict import ExitCode, Word
 
 ROOT = Path(__file__).parent.parent
@@ -153,6 +153,18 @@ def test_every_variable_is_in_the_reference(docs: ModuleType) -> None:
     text = "".join(page.read_text() for page in REFERENCE.glob("*.md"))
     for variable in docs.strings("CONFIDE_[A-Z_]+"):
         assert re.search(rf"\b{variable}\b", text), variable
+
+
+def test_every_setting_says_what_it_takes() -> None:
+    """The generator writes "text" where a field has no words of its own."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| (?:`CONFIDE_\w+`|-) \| [^|]+ \| (.+) \|$",
+        (REFERENCE / "settings.md").read_text(),
+        re.MULTILINE,
+    )
+    fields = [*Settings.__struct_fields__, *ModelSettings.__struct_fields__]
+    assert sorted(name for name, _ in rows) == sorted(name for name in fields if name != "models")
+    assert [name for name, words in rows if words == "text"] == []
 
 
 def test_every_exit_code_of_an_error_has_its_row(docs: ModuleType) -> None:
