@@ -19,7 +19,7 @@ import pytest
 from confide.seal import aci_v2
 from confide.seal.client import SealedCall
 from confide.wire.aci import SECP256K1_SUITE, X25519_SUITE, Keyset
-from tests.proof.talking import Client, EchoServer, aborted, check_receipt, check_signature, echoing
+from tests.proof.talking import PATIENCE, Client, EchoServer, aborted, check_receipt, check_signature, echoing
 from tests.proof.test_canary import EVERY_WHAT, Marks, found
 from tests.rawhttp import Answer, Connection, request
 from tests.simulator.echo_server import MODEL
@@ -169,8 +169,10 @@ def test_a_client_that_leaves_has_a_receipt(echo: EchoServer, talk: Talk, path: 
         with suppress(TimeoutError):
             while True:
                 received += leaving.chunk()
-    time.sleep(0.2)
-    document = talk.client.receipt(named).body
+    until = time.monotonic() + PATIENCE  # the server notices some moments later
+    while (fetched := talk.client.receipt(named)).status == 404 and time.monotonic() < until:
+        time.sleep(0.05)
+    document = fetched.body
     receipt = check_receipt(document, talk.keyset, asked=body, answered=received, endpoint=path)
     assert aborted(receipt) == "client_closed"
 
