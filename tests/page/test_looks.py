@@ -196,6 +196,23 @@ def test_the_panel_opens_and_closes_on_a_phone(opened: Open) -> None:
         expect(visit.page.locator("#chip")).to_be_focused()
 
 
+def test_looking_again_leaves_the_panel_as_it_was(opened: Open) -> None:
+    """What was opened stays open, and the focus stays, when the server is checked again or an answer comes."""
+    with opened() as visit:
+        visit.settled()
+        group = visit.page.locator("#proof details.steps").first
+        group.locator("summary").click()
+        again = visit.page.get_by_role("button", name="Check again")
+        again.click()
+        visit.page.wait_for_timeout(100)
+        visit.settled("development")
+        expect(group).to_have_attribute("open", "")
+        expect(again).to_be_focused()
+        visit.answered("hello")
+        expect(group).to_have_attribute("open", "")
+        expect(visit.page.locator("#proof .chain li").last).to_contain_text("1 answer checked")
+
+
 def test_what_happens_is_said(opened: Open) -> None:
     with opened() as visit:
         visit.settled()

@@ -319,6 +319,19 @@ def test_sending_in_spite_of_it(opened: Open, meddler: Meddler) -> None:
         expect(visit.page.locator("#barrier")).to_be_visible()
 
 
+def test_who_sends_without_seal_has_not_accepted_a_failure(opened: Open, meddler: Meddler) -> None:
+    with opened(origin=meddler.origin) as visit:
+        visit.settled()
+        visit.unseal()
+        visit.answered("hello")
+        meddler.changing(REPORT, on(change_key))
+        visit.page.get_by_role("button", name="Check again").click()
+        visit.page.locator("#chip[data-state=bad]").wait_for(timeout=PATIENCE)
+        expect(visit.page.locator("#barrier")).to_be_visible()
+        visit.page.fill("#prompt", "hello")
+        expect(visit.page.locator("#send")).to_be_disabled()
+
+
 def change_hash(kind: str) -> Callable[[Any], None]:
     def change(receipt: Any) -> None:
         for event in receipt["event_log"]:

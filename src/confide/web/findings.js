@@ -23,7 +23,7 @@ function stepsOf({ name, subject, own }) {
   const passed = own.filter((one) => one.outcome === "pass").length;
   return h(
     "details",
-    { className: "steps", open: worst === "fail", data: { look: worst } },
+    { className: "steps", open: worst === "fail", data: { look: worst, key: `${name} ${subject} ${worst}` } },
     h(
       "summary",
       {},

@@ -80,7 +80,7 @@ function overrideDialog(trust) {
         {},
         "The checks of this server did not pass. Whoever runs it, or stands between it and you, may read and change everything that you send and that you are answered. Receipts prove nothing then.",
       ),
-      h("p", {}, "This holds until you reload the page."),
+      h("p", {}, "This holds until you reload the page, or until something else is wrong."),
       h("label", { className: "tick", htmlFor: "sure" }, sure, "I understand that nothing I send here is protected."),
       h("footer", {}, h("button", { className: "main", value: "stay", autofocus: true }, "Keep it blocked"), go),
     ),

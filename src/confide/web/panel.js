@@ -26,7 +26,8 @@ export class ProofPanel {
       this.toggle();
     });
     trust.addEventListener("change", () => this.#show());
-    chat.addEventListener("settled", () => this.#show());
+    chat.addEventListener("settled", () => this.#showReceipts());
+    chat.addEventListener("change", () => this.#showReceipts());
     support().then((found) => {
       this.#support = found;
       this.#show();
@@ -65,19 +66,34 @@ export class ProofPanel {
       return;
     }
     this.#root.setAttribute("aria-busy", String(state === "busy"));
-    const open = this.#openFolds();
-    this.#root.replaceChildren(
-      this.#head(),
-      this.#hero(),
-      ...(attested ? this.#parts(attested) : []),
-      this.#limits(attested),
-      this.#foot(attested),
+    this.#redrawn(() =>
+      this.#root.replaceChildren(
+        this.#head(),
+        this.#hero(),
+        ...(attested ? this.#parts(attested) : []),
+        this.#limits(attested),
+        this.#foot(attested),
+      ),
     );
-    for (const key of open) this.#root.querySelector(`details[data-key="${key}"]`)?.setAttribute("open", "");
   }
 
-  #openFolds() {
-    return [...this.#root.querySelectorAll("details[open][data-key]")].map((fold) => fold.dataset.key);
+  /** Draw anew, and leave folds and the focus where they were. */
+  #redrawn(draw) {
+    const folds = () => [...this.#root.querySelectorAll("details[data-key]")];
+    const open = new Map(folds().map((fold) => [fold.dataset.key, fold.open]));
+    const focused = this.#root.contains(document.activeElement)
+      ? document.activeElement.getAttribute("aria-label")
+      : null;
+    draw();
+    for (const fold of folds()) fold.open = open.get(fold.dataset.key) ?? fold.open;
+    if (focused) this.#root.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  /** Only what receipts change. */
+  #showReceipts() {
+    const { attested } = this.#trust;
+    const shown = this.#root.querySelector(".chain");
+    if (attested && shown) shown.replaceWith(chain(attested, this.#trust, this.#chat.receipts));
   }
 
   #head() {

@@ -25,8 +25,9 @@ export class Trust extends EventTarget {
   /** When this page asked, in milliseconds. */
   since = 0;
   wantsSealing = true;
-  /** A person said that messages may go to a service whose checks did not pass. */
+  /** A person said that messages may go to a service whose checks did not pass; it counts for what was shown then. */
   overridden = false;
+  #accepted = null;
   #roots = null;
   #policy = null;
   #running = null;
@@ -69,6 +70,7 @@ export class Trust extends EventTarget {
   #become({ state, word }) {
     this.state = state;
     this.word = word;
+    if (state !== "busy" && state !== this.#accepted) this.overridden = false;
     this.dispatchEvent(new Event("change"));
   }
 
@@ -94,15 +96,17 @@ export class Trust extends EventTarget {
     return this.isSound && (this.attested?.sealKey != null || !this.wantsSealing);
   }
 
-  /** Send anyway, from now on. */
+  /** Send anyway, for as long as nothing else is wrong. */
   override() {
     this.overridden = true;
+    this.#accepted = this.state;
     this.dispatchEvent(new Event("change"));
   }
 
   /** Seal from now on, or don't: what the report was checked for changes with it. */
   async seal(wanted) {
     this.wantsSealing = wanted;
+    await this.#running; // a check that has begun is of what was wanted before
     await this.check();
   }
 
@@ -120,7 +124,11 @@ export class Trust extends EventTarget {
 
   /** Remember what runs here: a later visit fails where it is something else. */
   pin() {
-    localStorage.setItem(PINNED, JSON.stringify(this.#policy));
+    try {
+      localStorage.setItem(PINNED, JSON.stringify(this.#policy));
+    } catch {
+      return; // storage is off: nothing is remembered, and the button goes on saying so
+    }
     this.dispatchEvent(new Event("change"));
   }
 
