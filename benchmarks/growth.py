@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import os
 import random
 import secrets
 import shutil
@@ -381,7 +382,7 @@ async def page(largest: int, folder: Path) -> str:
             "MODELS": await models((1, 1_000)),
             "MESSAGES": await messages((10, 100, 1_000)),
         }
-    return PAGE.format(rounds=ROUNDS, pruned=PRUNED, **parts)
+    return PAGE.format(rounds=ROUNDS, pruned=PRUNED, load=os.getloadavg()[0], cores=os.cpu_count(), **parts)
 
 
 PAGE: Final = """# What grows, and what doesn't
@@ -400,8 +401,9 @@ that nobody has read for long, if need be from the disk; here they are chosen at
 
 ## Answers, while old receipts are deleted
 
-How long an answer waits for its receipt to be on the disk (wall time, so the disk's), with 8 clients, while {pruned:,}
-rows are deleted for being older than `receipt_days`; and the same for as long without.
+How long an answer waits for its receipt to be on the disk, with 8 clients, while {pruned:,} rows are deleted for being
+older than `receipt_days`; and the same for as long without. This is wall time, and as good as what other work leaves of
+the machine (load average {load:.0f} on {cores} cores when this was written).
 
 {RETENTION}
 
