@@ -334,9 +334,9 @@ def receipts() -> str:
     return f"""# Receipts
 
 What the server says, under a signature, about one request: `GET /v1/aci/receipts/{{id}}`, by the id in `X-Receipt-Id`
-or by the answer's id, with the API key that asked. There is one for each request whose body was read as a chat request:
-answered, refused, failed in mid-stream, or left by the client. It is stored before the last byte of the answer leaves,
-and kept for `receipt_days`. Source: ACI `aci/1`, section 7.
+or by the answer's id, with the API key that asked. There is one for each request whose body was read as what its
+endpoint takes: answered, refused, failed in mid-stream, or left by the client. It is stored before the last byte of the
+answer leaves, and kept for `receipt_days`. Source: ACI `aci/1`, section 7.
 
 | member | what it is |
 | --- | --- |
