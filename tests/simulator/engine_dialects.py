@@ -430,19 +430,6 @@ def refusal(dialect: str, status: int, message: str) -> Any:
 
 
 TRANSFORMERS_KNOWS: Final = frozenset(
-    {"audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens"}
-    | {"max_tokens", "messages", "metadata", "modalities", "model", "n", "parallel_tool_calls", "prediction"}
-    | {"presence_penalty", "prompt_cache_key", "reasoning_effort", "response_format", "safety_identifier", "seed"}
-    | {
-        "service_tier",
-        "stop",
-        "store",
-        "stream",
-        "stream_options",
-        "temperature",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-    }
-    | {"top_p", "user", "verbosity", "web_search_options", "generation_config", "chat_template_kwargs"}
+    {"chat_template_kwargs", "frequency_penalty", "generation_config", "logit_bias", "max_tokens", "messages", "model"}
+    | {"prompt_cache_key", "safety_identifier", "seed", "stop", "stream", "temperature", "tools", "top_p", "verbosity"}
 )

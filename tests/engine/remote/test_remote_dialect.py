@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.simulator import engine_dialects
 
 from confide.engine.remote.dialect import DIALECTS, Dialect, named, owned
 from confide.errors import ConfigError
@@ -35,10 +34,6 @@ def test_limits_on_tokens_are_honoured_under_both_names(dialect: Dialect) -> Non
 def test_it_is_found_by_name(dialect: Dialect) -> None:
     assert named(dialect.name) is dialect
     assert all(owned(owner) is dialect for owner in dialect.owners)
-
-
-def test_transformers_is_sent_nothing_that_it_does_not_know() -> None:
-    assert DIALECTS["transformers"].sent <= engine_dialects.TRANSFORMERS_KNOWS
 
 
 def test_members_that_are_ignored_by_the_engine_are_not_honoured() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tests.engine.remote.asking import CLOCK, ID, SECRET, WEATHER, chat_call
+from tests.simulator.engine_dialects import TRANSFORMERS_KNOWS
 
 from confide.engine.llamacpp import PENALISED
 from confide.engine.remote.dialect import DIALECTS
@@ -105,12 +106,39 @@ def test_transformers_has_no_stream_options() -> None:
     assert "stream_options" not in prepared("transformers", stream=True, stream_options={"include_usage": True})
 
 
-@pytest.mark.parametrize("dialect", ["llama-server", "ollama"])
+@pytest.mark.parametrize("dialect", ["llama-server", "ollama", "transformers"])
 def test_one_name_for_the_limit(dialect: str) -> None:
     assert prepared(dialect, max_completion_tokens=5)["max_tokens"] == 5
     both = prepared(dialect, max_completion_tokens=5, max_tokens=9)
     assert both["max_tokens"] == 5
     assert "max_completion_tokens" not in both
+
+
+def test_transformers_is_sent_nothing_that_it_does_not_know() -> None:
+    """It refuses a request for any member that it doesn't, whatever its value."""
+    sent = prepared(
+        "transformers",
+        n=1,
+        max_completion_tokens=5,
+        seed=1,
+        temperature=0,
+        top_p=1,
+        logit_bias={"1": 1},
+        tools=[WEATHER],
+        tool_choice="auto",
+        parallel_tool_calls=True,
+        user="u",
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    assert sent.keys() <= TRANSFORMERS_KNOWS
+    assert sent.keys() >= {"max_tokens", "tools", "seed", "stream"}
+
+
+def test_transformers_takes_no_integers_for_a_bias() -> None:
+    bias = prepared("transformers", logit_bias={"7": -100})["logit_bias"]
+    assert bias == {"7": -100}
+    assert isinstance(bias["7"], float)
 
 
 def test_two_names_for_the_limit() -> None:
@@ -152,6 +180,13 @@ def test_a_schema_constrains_whatever_strict_says(strict: bool | None) -> None:
 
 
 # Tools ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang"])
+def test_a_function_without_parameters_takes_none(dialect: str) -> None:
+    (tool,) = prepared(dialect, tools=[{"type": "function", "function": {"name": "ping"}}])["tools"]
+    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
+    assert tool["function"] == {"name": "ping", "parameters": nothing, "strict": True}
 
 
 def test_every_tool_is_strict_where_that_matters() -> None:

@@ -11,7 +11,7 @@ Sources, read 2026-11:
 * SGLang 0.5.23: ``srt/entrypoints/openai/{protocol,serving_chat,serving_base}.py``, ``http_server.py``;
 * llama.cpp: ``tools/server/server-{common,task,context}.cpp``, and what builds 11434 and 11549 did when tried;
 * Ollama: ``openai/openai.go``, ``middleware/openai.go``, ``server/routes.go``, commit fb30760 of 2026-08-21;
-* transformers 5.23.0: ``cli/serving/{chat_completion,server,utils}.py``.
+* transformers 5.19.0 and 5.23.0: ``cli/serving/{chat_completion,server,utils}.py``.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Dialect:
         least_top_logprobs: with less than this many asked, it gives none at all.
         stream_options: whether it takes them; without, usage comes in the chunk that finishes the answer.
         usage_per_choice: whether each choice has its usage, so that they must be added up.
+        computes_to_the_end: whether it goes on with a whole answer for which nobody waits any more; a stream it stops.
         client_errors_500: whether mistakes of the client come with status 500.
     """
 
@@ -98,6 +99,7 @@ class Dialect:
     least_top_logprobs: int = 0
     stream_options: bool = True
     usage_per_choice: bool = False
+    computes_to_the_end: bool = False
     client_errors_500: bool = False
 
     @property
@@ -105,6 +107,10 @@ class Dialect:
         """The members that may be sent, under the names that clients use."""
         hints = {"reasoning_effort"} if self.efforts else set()
         return (self.parameters | hints | CORE) - {"provider", "functions", "function_call"}
+
+    def gathers(self, choices: int) -> bool:
+        """Whether a whole answer is put together from a stream: theirs lacks usage, or can't be stopped."""
+        return self.computes_to_the_end or (self.usage_per_choice and choices > 1)
 
     @property
     def separates_caches(self) -> bool:
@@ -188,10 +194,12 @@ TRANSFORMERS: Final = Dialect(
     # Not "stop", which stays in its text, nor "frequency_penalty", which becomes a repetition penalty.
     parameters=_SAMPLING | TOOLS | {"logit_bias", "chat_template_kwargs"},
     max_choices=1,
+    token_limit="max_tokens",  # noqa: S106 - no secret; 5.19 refuses the other name
     tool_modes=frozenset({"auto"}),
     one_call=False,
     reasoning="reasoning_content",
     stream_options=False,
+    computes_to_the_end=True,
 )
 
 OPENAI: Final = Dialect(

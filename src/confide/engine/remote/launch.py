@@ -1,8 +1,8 @@
 """How each engine that we can start is started: its words, what it listens on, and which words are ours to give.
 
 Where the words are defined: vLLM ``vllm/entrypoints/openai/cli_args.py``; SGLang ``srt/server_args.py``; llama.cpp
-``common/arg.cpp`` (a host that ends in ``.sock`` is a unix socket); transformers ``cli/serve.py``. They were not tried
-on these engines yet; a wrong one shows at the start, with what the engine says of it.
+``common/arg.cpp`` (a host that ends in ``.sock`` is a unix socket); transformers ``cli/serve.py``. All but SGLang are
+started with them by ``make test-engines``; a wrong one shows at the start, with what the engine says of it.
 """
 
 from __future__ import annotations

@@ -64,6 +64,9 @@ async def probe(channel: Channel, *, dialect: str, model: str | None) -> Found:
     """
     wanted = None if dialect == AUTO else named(dialect)
     entries = await _models(channel)
+    unlisted = model is not None and all(entry.get("id") != model for entry in entries)
+    if wanted is None and unlisted and await _is_transformers(channel):
+        wanted = TRANSFORMERS
     entry = _choose(entries, model, wanted)
     spoken = wanted or await _recognise(channel, entry)
     name = model if model is not None else str(entry.get("id"))
@@ -79,6 +82,8 @@ async def _models(channel: Channel) -> list[Json]:
         raise OperatorError("an engine can't be reached, or does not answer; see its address in the settings") from None
     if status in {401, 403}:
         raise ConfigError("an engine refuses the API key that the settings give for it")
+    if status == 500 and await _is_transformers(channel):
+        return []  # it lists what is in the hub's cache, and fails where there is no such folder
     entries = _object(body).get("data") if status == 200 else None
     found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     if status != 200 or not isinstance(entries, list):
@@ -108,10 +113,12 @@ async def _recognise(channel: Channel, entry: Json) -> Dialect:
         return known
     if "version" in await _page(channel, "/api/version"):
         return OLLAMA
+    return TRANSFORMERS if await _is_transformers(channel) else OPENAI
+
+
+async def _is_transformers(channel: Channel) -> bool:
     routes = (await _page(channel, "/openapi.json")).get("paths")
-    if isinstance(routes, dict) and "/load_model" in routes:
-        return TRANSFORMERS
-    return OPENAI
+    return isinstance(routes, dict) and "/load_model" in routes
 
 
 async def _version(channel: Channel, dialect: Dialect) -> str:

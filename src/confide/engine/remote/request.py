@@ -32,6 +32,9 @@ Members = dict[str, Any]
 _decoder = msgspec.json.Decoder(dict[str, Raw])
 _json = msgspec.json.Decoder()
 _TOOL_MEMBERS: Final = ("tools", "tool_choice", "parallel_tool_calls")
+_NO_PARAMETERS: Final = {"type": "object", "properties": {}, "additionalProperties": False}
+"""What a function without ``parameters`` takes, says OpenAI's specification; to vLLM it would be anything."""
+
 _FUNCTION_MEMBERS: Final = ("name", "description", "parameters", "strict")
 
 
@@ -97,6 +100,8 @@ def _mend_sampling(members: Members, request: ChatRequest, dialect: Dialect) -> 
         members.pop("reasoning_effort", None)
     if request.logprobs and dialect.least_top_logprobs > (request.top_logprobs or 0):
         members["top_logprobs"] = dialect.least_top_logprobs
+    if dialect.name == "transformers" and request.logit_bias:  # it takes no integers
+        members["logit_bias"] = {token: float(bias) for token, bias in request.logit_bias.items()}
     mend_llama_sampling(members, request, dialect)
 
 
@@ -218,6 +223,7 @@ def _tool(function: Json, dialect: Dialect) -> Json:
     """Arguments that nobody asked to be strict may be anything at all with some engines, so that all are."""
     known = {name: function[name] for name in _present(function, _FUNCTION_MEMBERS)}
     if dialect.strict_tools:
+        known.setdefault("parameters", _NO_PARAMETERS)
         known.setdefault("strict", True)
     return {"type": "function", "function": known}
 
