@@ -43,6 +43,7 @@ class Faults:
         huge: bytes of an answer, or of an error, that never ends well.
         compressed: writes gzip, whatever was accepted.
         split: bytes per write, 0 for one write per event.
+        cut: a stream comes in two writes, the first of so many bytes.
         key: asks for it as a bearer token.
         known_models: whether another model's name than :data:`~tests.simulator.engine_dialects.MODEL` is a 404.
         sick: whether the health probe fails.
@@ -68,6 +69,7 @@ class Faults:
     huge: int = 0
     compressed: bool = False
     split: int = 0
+    cut: int = 0
     key: str | None = None
     known_models: bool = True
     sick: bool = False
@@ -177,6 +179,7 @@ class Answering:
             self._faults.deaths is None or engine.died < self._faults.deaths
         )
         self.closing = False
+        self._held = b""
 
     async def run(self) -> None:
         """Whatever the request and the faults ask for."""
@@ -187,7 +190,8 @@ class Answering:
         elif path == "/health" and faults.sick:
             await self._send(503, {"status": "no"})
         elif path in self._engine.pages:
-            await self._send(200, self._engine.pages[path])
+            page = self._engine.pages[path]
+            await (self._send(page, {}) if isinstance(page, int) else self._send(200, page))
         elif path.endswith("/chat/completions"):
             await self._chat()
         elif path in self._engine.routes and self._request.body != b"{}":
@@ -276,6 +280,10 @@ class Answering:
         named = self._request.path in other.NAMED
         if faults.done and not named and self._engine.dialect != "transformers":
             await self._chunk(b"data: [DONE]\n\n")
+        if faults.cut:
+            await self._write(self._held[: faults.cut])
+            await asyncio.sleep(0.002)
+            await self._write(self._held[faults.cut :])
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
 
@@ -284,11 +292,16 @@ class Answering:
         raise Rude
 
     async def _chunk(self, data: bytes) -> None:
+        if self._faults.cut:
+            self._held += data
+            return
         size = self._faults.split or len(data)
         for start in range(0, len(data), size):
-            piece = data[start : start + size]
-            self._writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-            await self._writer.drain()
+            await self._write(data[start : start + size])
+
+    async def _write(self, piece: bytes) -> None:
+        self._writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        await self._writer.drain()
 
     async def _send(self, status: int, answer: Any, headers: Mapping[str, str] | None = None) -> None:
         data = answer if isinstance(answer, bytes) else json.dumps(answer, ensure_ascii=False).encode()
@@ -350,7 +363,7 @@ def standing_in(
     Args:
         dialect: ``vllm``, ``sglang``, ``llama-server``, ``ollama``, ``transformers`` or ``openai``.
         uds: a path to listen on in place of a TCP port.
-        pages: answers to GET in place of the dialect's own, by path.
+        pages: answers to GET in place of the dialect's own, by path; a number is a status without an answer.
         routes: the paths beside chat completions that it answers, in place of the dialect's own.
         faults: of :class:`Faults`.
     """

@@ -214,6 +214,21 @@ def test_llama_server_answers_to_any_name() -> None:
         assert {request.json["model"] for request in one.chats} == {"whatever"}
 
 
+@pytest.mark.parametrize("dialect", ["auto", "transformers"])
+@pytest.mark.parametrize("models", [500, {"data": [{"id": "another", "owned_by": "somebody"}]}], ids=["none", "others"])
+def test_transformers_lists_what_is_in_the_hubs_cache_alone(models: Any, dialect: str) -> None:
+    """And fails where there is none. It serves the path of a folder all the same."""
+    pages = {"/openapi.json": {"paths": {"/load_model": {}}}, "/v1/models": models}
+
+    async def work(engine: RemoteEngine) -> None:
+        assert engine.dialect is DIALECTS["transformers"]
+        assert json.loads(await answered(engine))["choices"]
+
+    with standing_in("transformers", pages=pages, known_models=False) as one:
+        using(one, work, dialect=dialect, model="/srv/weights", context_length=CONTEXT)
+        assert one.chats[-1].json["model"] == "/srv/weights"
+
+
 def test_an_engine_that_says_little_is_a_general_one() -> None:
     async def work(engine: RemoteEngine) -> None:
         assert engine.dialect is DIALECTS["openai"]
@@ -245,6 +260,7 @@ async def _nothing(engine: RemoteEngine) -> None: ...
         ({"/v1/models": {"data": "secret"}}, {}, OperatorError),
         ({"/v1/models": b"<html>secret</html>"}, {}, OperatorError),
         ({"/v1/models": [1]}, {}, OperatorError),
+        ({"/v1/models": 500}, {}, OperatorError),
         ({"/v1/models": b" " * (5 << 20)}, {}, OperatorError),
         ({}, {"dialect": "gpt"}, ConfigError),
     ],
@@ -344,6 +360,19 @@ def test_llama_servers_choices_are_all_counted() -> None:
 
     with standing_in("llama-server") as one:
         using(one, work)
+        assert one.chats[0].json["stream"] is True
+
+
+def test_whole_answers_of_transformers_come_from_streams() -> None:
+    """Those it stops when nobody waits for them any more."""
+
+    async def work(engine: RemoteEngine) -> None:
+        found = json.loads(await answered(engine))
+        assert found["choices"][0]["message"]["content"] == TEXT
+        assert found["usage"]["completion_tokens"] == len(TEXT.split())
+
+    with standing_in("transformers") as one:
+        using(one, work, dialect="transformers", model=MODEL, context_length=CONTEXT)
         assert one.chats[0].json["stream"] is True
 
 

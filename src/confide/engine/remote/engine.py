@@ -138,8 +138,7 @@ class RemoteEngine:
             EngineFailed: it can't be reached, broke, or took too long; no byte of an answer was seen by the client.
         """
         self._check_room()
-        # Their whole answers don't tell the usage of all choices, so such an answer is gathered from a stream.
-        gathered = self._dialect.usage_per_choice and choices_of(call) > 1 and not call.request.stream
+        gathered = not call.request.stream and self._dialect.gathers(choices_of(call))
         body = prepare(call, self._dialect, model=self._model, salt=self._salt(call), stream=True if gathered else None)
         return await self._send(call, _CHAT, body, gathered=gathered)
 
