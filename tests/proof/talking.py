@@ -212,16 +212,24 @@ class Client:
         return self.get(f"/v1/signature/{id}{query}")
 
 
-def check_receipt(document: bytes, keyset: Keyset, *, asked: bytes, answered: bytes, endpoint: str = CHAT) -> Receipt:
-    """A receipt of these bytes, signed under this keyset."""
+def check_receipt(
+    document: bytes,
+    keyset: Keyset,
+    *,
+    asked: bytes,
+    answered: bytes,
+    endpoint: str = CHAT,
+    manifest: str = MANIFEST_DIGEST,
+) -> Receipt:
+    """A receipt of these bytes, signed under this keyset, of a server with this manifest."""
     receipt = parse_receipt(document)
     key = Ed25519PublicKey.from_public_bytes(keyset.receipt_key(receipt.key_id))
     key.verify(receipt.signature, receipt.signed_bytes)
     assert receipt.workload_keyset_digest == keyset.digest()
     assert receipt.request_hash() == sha256(asked)
     assert receipt.response_hash() == sha256(answered)
-    assert receipt.facts.events[1] == ModelManifest(digest=MANIFEST_DIGEST)
-    assert keyset.subject == "confide-manifest:" + MANIFEST_DIGEST
+    assert receipt.facts.events[1] == ModelManifest(digest=manifest)
+    assert keyset.subject == "confide-manifest:" + manifest
     assert (receipt.facts.endpoint, receipt.facts.method) == (endpoint, "POST")
     return receipt
 
