@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test offline lint type docs bench bench-verify bench-growth bench-page soak fuzz lock clean
+.PHONY: run test test-engines offline lint type docs bench bench-verify bench-growth bench-page soak fuzz lock clean
 
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
 	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
@@ -15,6 +15,9 @@ test: $(VENV)/.dev  ## All tests, with coverage. Needs Node 20 or later for the 
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-engines: $(VENV)/.dev .venvs/engines/.made  ## Real vLLM, llama-server and transformers behind the server: 4 GB, and the better part of an hour.
+	$(BIN)/python -m pytest -m engines tests/engines $(ARGS)
 
 offline: $(VENV)/.dev  ## The verifier's tests where there is no network at all (Linux namespaces).
 	unshare --user --map-root-user --net $(BIN)/python -m pytest -q -p no:cacheprovider tests/verify tests/wire tests/seal
@@ -62,6 +65,12 @@ fuzz: .venvs/fuzz/.made  ## Every parser and verifier, with coverage feedback; A
 	.venvs/fuzz/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/dev.lock
 	.venvs/fuzz/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/fuzz.txt
 	.venvs/fuzz/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venvs/engines/.made: requirements/engines.txt
+	$(PYTHON) -m venv .venvs/engines
+	.venvs/engines/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r $<
+	.venvs/engines/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --target .venvs/engines/beside torchvision==0.28.0
 	@touch $@
 
 lock:  ## Pin dependencies anew (needs uv).

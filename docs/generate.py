@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import engine_table
 import errors
 import formats
 import members
@@ -214,6 +215,7 @@ PAGES = {
     FOLDER / "responses.md": partial(members.page, RESPONSES),
     FOLDER / "messages.md": partial(members.page, MESSAGES),
     FOLDER / "commands.md": commands,
+    FOLDER / "engines.md": engine_table.page,
     FOLDER / "metrics.md": metrics,
     FOLDER / "settings.md": settings,
     FOLDER / "steps.md": steps.page,

@@ -44,7 +44,13 @@ class RunningServer:
 
 @contextmanager
 def serving(
-    folder: Path, models: Sequence[str], *args: str, auth: bool = True, model: str | None = None, key_name: str = "test"
+    folder: Path,
+    models: Sequence[str],
+    *args: str,
+    auth: bool = True,
+    model: str | None = None,
+    key_name: str = "test",
+    patience: int = START_SECONDS,
 ) -> Iterator[RunningServer]:
     """``confide serve`` on a free port with a data folder of its own.
 
@@ -55,6 +61,7 @@ def serving(
         auth: whether keys are asked for; then one is made first, with ``confide keys create``.
         model: the id that tests use; by default the first one's.
         key_name: of that key.
+        patience: seconds until it must be ready.
     """
     env = os.environ | {"CONFIDE_DATA_DIR": str(folder / "data")}
     confide = [sys.executable, "-m", "confide"]
@@ -73,7 +80,7 @@ def serving(
     with log.open("w") as out:
         process = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT, text=True)
     try:
-        url = _wait_until_ready(process, log)
+        url = _wait_until_ready(process, log, patience)
         yield RunningServer(url, key, model or models[0].partition("=")[0], process, log)
     finally:
         stop(process)
@@ -92,9 +99,9 @@ def stop(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def _wait_until_ready(process: subprocess.Popen[str], log: Path) -> str:
+def _wait_until_ready(process: subprocess.Popen[str], log: Path, patience: int) -> str:
     tick = threading.Event()
-    for _ in range(START_SECONDS * 10):
+    for _ in range(patience * 10):
         for line in log.read_text().splitlines():
             if "Serving " in line and "://" in line:
                 return next(word for word in line.split() if word.startswith(("http://", "https://")))

@@ -46,12 +46,16 @@ class Environment:
         return subprocess.run(command, env=kept | env, capture_output=True, text=True, timeout=timeout)
 
     def scenarios(
-        self, script: str, server: RunningServer, more: Mapping[str, str] | None = None
+        self,
+        script: str,
+        server: RunningServer,
+        more: Mapping[str, str] | None = None,
+        timeout: float = SCRIPT_SECONDS,
     ) -> dict[str, str | None]:
         """Run one of the scripts against a server: each scenario's name, and its error if it failed."""
         env = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": server.key or "none", "MODEL": server.model}
         env |= more or {}
-        done = self.run(self.folder / script, env)
+        done = self.run(self.folder / script, env, timeout)
         assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         reports = [json.loads(line) for line in done.stdout.splitlines()]
         return {report["scenario"]: report["error"] for report in reports}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import struct
 import zlib
@@ -17,6 +16,7 @@ from PIL import Image
 from confide.engine.pull import LocalModel
 from tests.serving import RunningServer, serving
 from tests.vision.mmproj import Tower, write_mmproj
+from tests.vision.pictures import picture
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,6 @@ def server(smollm2: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Ite
     )
     with serving(folder, [], "--config", str(config), auth=False, model="seeing") as running:
         yield running
-
-
-def picture(kind: str, colour: str = "red", size: tuple[int, int] = (64, 64), **options: Any) -> str:
-    """A data URL."""
-    out = io.BytesIO()
-    Image.new("RGB", size, colour).save(out, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def ask(server: RunningServer, *urls: str, model: str = "seeing", **members: Any) -> httpx.Response:

@@ -173,6 +173,13 @@ def stop() -> None:
 
 
 @scenario
+def penalties() -> None:
+    members = {"messages": [{"role": "user", "content": "Repeat: go go go go go go"}], "max_tokens": 40}
+    held = create(**members, presence_penalty=2, frequency_penalty=2).choices[0].message.content
+    assert held != create(**members).choices[0].message.content
+
+
+@scenario
 def usage_is_the_same_in_both_modes() -> None:
     for members in ({"messages": HELLO, "max_tokens": 20}, {"tools": [WEATHER], "tool_choice": "required"}):
         plain = create(**members)

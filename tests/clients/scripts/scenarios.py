@@ -110,7 +110,7 @@ def check_calls(calls: Any, *names: str) -> None:
     assert calls, calls
     assert len({call.id for call in calls}) == len(calls), calls
     for call in calls:
-        assert call.id.startswith("call_"), call
+        assert call.id, call  # what it begins with is each engine's affair
         assert call.type == "function", call
         assert call.function.name in names, call
         check_arguments(call.function.name, call.function.arguments)

