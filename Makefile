@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test test-engines offline lint type docs bench bench-verify bench-growth bench-page soak fuzz lock clean
+.PHONY: run test test-engines offline lint type docs bench bench-engine bench-verify bench-growth bench-page soak fuzz lock clean
 
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
 	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
@@ -42,8 +42,11 @@ site: .venvs/site/.made  ## The documentation as pages that need no network, in 
 	.venvs/site/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/site.lock
 	@touch $@
 
-bench: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes docs/benchmarks.md.
-	$(BIN)/python benchmarks/engine.py --write docs/benchmarks.md $(ARGS)
+bench: $(VENV)/.dev  ## What the proof costs: our request path beside a floor and nginx; writes docs/benchmarks.md.
+	$(BIN)/python -m benchmarks.gateway --write docs/benchmarks.md $(ARGS)
+
+bench-engine: $(VENV)/.dev  ## Our server beside llama.cpp's own, in one run; writes docs/benchmarks-engine.md.
+	$(BIN)/python benchmarks/engine.py --write docs/benchmarks-engine.md $(ARGS)
 
 bench-verify: $(VENV)/.dev  ## What verification and audits cost, beside bare signatures; writes docs/benchmarks-verify.md.
 	$(BIN)/python benchmarks/verify.py --write docs/benchmarks-verify.md $(ARGS)

@@ -364,10 +364,10 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 def page(setup: Setup, figures: str, others: float) -> str:
     """The page of the documentation."""
-    return f"""# Benchmarks
+    return f"""# Benchmark: the embedded engine
 
-Repeat everything here with `make bench`, which writes this page anew. Compare ratios of one run; absolute figures
-belong to the machine of that run.
+Repeat everything here with `make bench-engine`, which writes this page anew. Compare ratios of one run; absolute
+figures belong to the machine of that run.
 
 ## The embedded engine next to llama.cpp's own server
 
