@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confide.seal import jsontext
+from confide.seal.alike import SealedAlike
 from confide.seal.curves import Randomness
 from confide.seal.ecies import Opener
 from confide.seal.errors import (
@@ -127,6 +128,7 @@ class ResponseSealer:
         self._model = model
         self._pairs = KeyPairs(terms, client, random)
         self._events = EventReader()
+        self._alike = SealedAlike()
         self._ended = False
         self._failed = False
 
@@ -149,6 +151,10 @@ class ResponseSealer:
             SealingFailed: the stream ends here, as an error.
         """
         with self._step():
+            if not (self._ended or self._events.pending):
+                alike = self._alike.sealed(data, self._pairs)
+                if alike:
+                    return alike
             return b"".join([self._event(event) for event in self._events.feed(data)])
 
     def end(self) -> None:
@@ -181,7 +187,10 @@ class ResponseSealer:
         if event.is_done:
             self._ended = True
             return event.with_data(b"[DONE]")
-        return event.with_data(self._sealed(event.data))
+        self._alike.forget()
+        out = event.with_data(self._sealed(event.data))
+        self._alike.learn(event.raw, out)
+        return out
 
     def _sealed(self, text: bytes) -> bytes:
         answer = jsontext.decode_object(text)
@@ -204,4 +213,7 @@ class ResponseSealer:
             plaintext = value.encode()
         else:
             plaintext = jsontext.encode(value)
-        return self._pairs.next().seal(plaintext, self._terms.binding.response(self._model, head, path))
+        aad = self._terms.binding.response(self._model, head, path)
+        sealed = self._pairs.next().seal(plaintext, aad)
+        self._alike.saw(value, aad, sealed)
+        return sealed
