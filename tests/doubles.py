@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ from confide.api.app import ApiParts, build
 from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
+from confide.api.exchange import LEAVING
 from confide.api.proof import Prover, ReceiptSink
 from confide.api.seen import Meter, NoMeter
 from confide.engine.base import Call, EngineInfo
@@ -189,6 +190,22 @@ def chat_body(**members: Any) -> bytes:
     return json.dumps({"model": "m", "messages": [{"role": "user", "content": SECRET}]} | members).encode()
 
 
+class Leaving(asyncio.Event):
+    """Set when a client leaves; tells at once whoever watches it, as the connection does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._call: Callable[[], object] | None = None
+
+    def watch(self, call: Callable[[], object] | None) -> None:
+        self._call = call
+
+    def set(self) -> None:
+        super().set()
+        if self._call is not None:
+            self._call()
+
+
 class Client:
     """One request to the application. It leaves when :attr:`gone` is set."""
 
@@ -217,7 +234,8 @@ class Client:
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
         }
-        self.gone = asyncio.Event()
+        self.gone = Leaving()
+        self.scope["extensions"] = {LEAVING: self.gone.watch}
         self.got_something = asyncio.Event()
         self.sent: list[Message] = []
 

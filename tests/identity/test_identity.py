@@ -47,6 +47,8 @@ def make(source: Any = None, terms: Terms | None = None, **when: int) -> Identit
 class Fixed:
     """A source that gives what it was told to, and remembers what it was asked."""
 
+    lasting = False
+
     def __init__(self, *secrets: bytes) -> None:
         self._secrets = secrets
         self.asked: list[tuple[str, str, str]] = []

@@ -64,7 +64,9 @@ class Answer:
         self._errors = errors
         self._clock = clock
         self._last = clock()
-        self._writing = asyncio.Lock()
+        self._writing = False
+        self._comment: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.chat_id: str | None = None
         self.started = False
 
@@ -119,14 +121,14 @@ class Answer:
         headers = [(name.lower().encode(), value.encode()) for name, value in (_STREAM_HEADERS | self._headers).items()]
         self.started = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        ticker = asyncio.create_task(self._tick()) if self._keep_alive else None
+        self._later(self._keep_alive)
         try:
             yield
         finally:
-            if ticker is not None:
-                async with self._writing:  # what it has hashed must leave
-                    ticker.cancel()
-                await asyncio.gather(ticker, return_exceptions=True)
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._comment is not None:  # what it has hashed must leave
+                await asyncio.wait({self._comment})
 
     async def frame(self, frame: bytes) -> None:
         """Write one event.
@@ -134,15 +136,17 @@ class Answer:
         Raises:
             SealingFailed: it wasn't written.
         """
-        await self._write(frame if self._sealer is None else self._sealer.feed(frame))
+        data = frame if self._sealer is None else self._sealer.feed(frame)
+        if not data:
+            return
+        if self._comment is not None:  # hashed and sent in one order, whoever writes
+            await asyncio.wait({self._comment})
+        self._writing = True
+        await self._send({"type": "http.response.body", "body": self._record.add(data), "more_body": True})
+        self._writing = False
+        self._last = self._clock()
         if self._seen.first is None:
             self._seen.first = self._last
-
-    async def _write(self, data: bytes) -> None:
-        if data:
-            async with self._writing:  # hashed and sent in one order, whoever writes
-                await self._send({"type": "http.response.body", "body": self._record.add(data), "more_body": True})
-                self._last = self._clock()
 
     async def finish(self, last: bytes) -> None:
         """Write the last event of a stream, once its receipt is stored."""
@@ -180,13 +184,21 @@ class Answer:
         except StoreError:
             log.error("the receipt of an answer that was broken off could not be stored")  # noqa: TRY400
 
-    async def _tick(self) -> None:
+    def _later(self, seconds: float) -> None:
+        if self._keep_alive:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    def _tick(self) -> None:
         """While nothing is written for a while, write a comment, so that no proxy gives the stream up."""
-        while True:
-            silent = self._clock() - self._last
-            if self._writing.locked():  # a client that doesn't read needs no comment
-                silent = 0
-            elif silent >= self._keep_alive:
-                await self._write(KEEP_ALIVE)
-                silent = 0
-            await asyncio.sleep(self._keep_alive - silent)
+        busy = self._writing or self._comment is not None  # a client that doesn't read needs no comment
+        silent = 0.0 if busy else self._clock() - self._last
+        if silent >= self._keep_alive:
+            self._comment = asyncio.ensure_future(self._write_comment())
+            silent = 0.0
+        self._later(self._keep_alive - silent)
+
+    async def _write_comment(self) -> None:
+        data = self._record.add(KEEP_ALIVE)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._last = self._clock()
+        self._comment = None

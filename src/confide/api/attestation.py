@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from confide.api.auth import Doorman
+from confide.api.older import OlderSurface
 from confide.api.seen import Meter, NoMeter
 from confide.attest.base import Evidence, EvidenceFailed, GpuAnswer, GpuUnavailable, KeyCustody
 from confide.attest.choose import Sources
@@ -225,10 +226,11 @@ def _nvidia(nonce: bytes, gpus: GpuAnswer) -> str:
 class AttestationRoutes:
     """The routes over an attestor and the store of receipts."""
 
-    def __init__(self, doorman: Doorman, attestor: Attestor, receipts: ReceiptStore) -> None:
+    def __init__(self, doorman: Doorman, attestor: Attestor, receipts: ReceiptStore, older: OlderSurface) -> None:
         self._doorman = doorman
         self._attestor = attestor
         self._receipts = receipts
+        self._older = older
 
     def table(self) -> list[BaseRoute]:
         """The routes. Reports, keysets and the manifest are open: who checks a server has no key yet."""
@@ -266,10 +268,11 @@ class AttestationRoutes:
     async def older_signature(self, request: Request) -> Response:
         """``GET /v1/signature/{id}?signing_algo=``."""
         found = await self._find(request)
-        if found is None or found.legacy is None:
+        if found is None:
             raise legacy.unknown_chat()
         algorithm = legacy.parse_algorithm(request.query_params.get("signing_algo"))
-        return _json(msgspec.json.encode(legacy.decode_proof(found.legacy).body(algorithm)))
+        proof = await self._older.proof(found)
+        return _json(msgspec.json.encode(proof.body(algorithm)))
 
     async def older_report(self, request: Request) -> Response:
         """``GET /v1/attestation/report``."""

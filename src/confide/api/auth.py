@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
-
-from starlette.datastructures import Headers
 
 from confide.errors import ApiError, Unauthorized
 
@@ -67,7 +65,7 @@ class Doorman:
     def __init__(self, find: FindKey | None) -> None:
         self._find = find
 
-    def caller(self, headers: Headers, key_header: str | None = None) -> Caller:
+    def caller(self, headers: Mapping[str, str], key_header: str | None = None) -> Caller:
         """Who bears the key of this request.
 
         Args:
@@ -93,7 +91,7 @@ class Doorman:
         return Caller(key.id, key.id, key.require_e2ee)
 
     @staticmethod
-    def _check_host(headers: Headers) -> None:
+    def _check_host(headers: Mapping[str, str]) -> None:
         """Without keys, a web page whose name was re-bound to 127.0.0.1 must not get in."""
         if not _LOOPBACK_HOST.fullmatch(headers.get("host", "localhost")):
             raise ApiError(
@@ -103,7 +101,7 @@ class Doorman:
             )
 
 
-def _presented(headers: Headers, key_header: str | None) -> str:
+def _presented(headers: Mapping[str, str], key_header: str | None) -> str:
     """The key, or an empty text."""
     authorization = headers.get("authorization")
     if authorization is None and key_header is not None:

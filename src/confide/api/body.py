@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
-from starlette.types import Receive
+from collections.abc import Mapping
+
+from starlette.types import Receive, Scope
 
 from confide.errors import BodyTooLarge, InvalidRequest
 
@@ -12,7 +13,16 @@ class ClientLeft(Exception):
     """The client closed the connection."""
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+def headers_of(scope: Scope) -> dict[str, str]:
+    """The headers by lower-case name; of one that is repeated, the values with commas between, as HTTP has it."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+async def read_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
     """The whole body.
 
     Raises:
@@ -48,7 +58,7 @@ def too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request body is too large: the limit is {limit} bytes.", code="request_too_large")
 
 
-def _check_media_type(headers: Headers) -> None:
+def _check_media_type(headers: Mapping[str, str]) -> None:
     """Only JSON: a browser sends text/plain or a form to another site without asking, and JSON never."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":

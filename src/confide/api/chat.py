@@ -15,13 +15,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from confide.api.answer import Answer
 from confide.api.auth import Doorman
-from confide.api.body import ClientLeft, read_body
+from confide.api.body import ClientLeft, headers_of, read_body
 from confide.api.endpoint import Asked, Endpoint
+from confide.api.exchange import LEAVING
 from confide.api.proof import Prover, Record
 from confide.api.respond import internal_error, send_error, store_down
 from confide.api.seen import Meter, Seen
@@ -32,6 +32,7 @@ from confide.logs import place_of
 from confide.route.models import ModelTable, ServedModel
 from confide.seal.errors import HeaderMissing
 from confide.store.ids import ordered_id
+from confide.wire.digest import BodyDigest
 
 log = logging.getLogger("confide.chat")
 
@@ -78,7 +79,7 @@ class InferenceRoute:
     async def _walk(self, scope: Scope, receive: Receive, send: Send, seen: Seen) -> None:
         endpoint = self._endpoint
         try:
-            headers = Headers(scope=scope)
+            headers = headers_of(scope)
             caller = self._doorman.caller(headers, endpoint.key_header)
             body = await read_body(headers, receive, self._limits.max_body_bytes)
             opened = await self._prover.open(headers.items(), endpoint.path, body)
@@ -94,25 +95,28 @@ class InferenceRoute:
             return
         except StoreError:
             seen.told(store_down())
-            raise
+            self._meter.store_failed()
+            await send_error(send, store_down(), endpoint.errors)
+            return
         seen.sealed = opened is not None
         plain, received, sealer = (
             (body, body, None) if opened is None else (opened.body, opened.hashed, opened.sealer())
         )
         # A name that isn't one of ours is the client's text, and has no place in the store.
         name = request.model if request.model in self._models else None
-        record = self._prover.begin(received, owner=caller.owner, endpoint=endpoint.path, model=name)
+        digest = BodyDigest(received)
+        record = self._prover.begin(digest, owner=caller.owner, endpoint=endpoint.path, model=name)
         answer = Answer(send, record, sealer, seen, keep_alive=self._limits.keep_alive, errors=endpoint.errors)
-        await self._recorded(scope, receive, answer, Walked(caller.tenant, plain, request, record, seen))
+        await self._recorded(scope, answer, Walked(caller.tenant, plain, digest, request, record, seen))
 
-    async def _recorded(self, scope: Scope, receive: Receive, answer: Answer, asked: Walked) -> None:
+    async def _recorded(self, scope: Scope, answer: Answer, asked: Walked) -> None:
         """From here on, whatever happens ends in a receipt."""
         try:
             self._endpoint.check(asked.request)
             model = self._models.offering(self._endpoint.path, asked.request.model)
             asked.seen.model = model.id
             self._endpoint.refuse(asked.request, model)
-            await unless_the_client_leaves(receive, self._answer(scope, answer, asked, model))
+            await unless_the_client_leaves(scope, self._answer(scope, answer, asked, model))
         except ClientLeft:
             await answer.broken_off("client_closed")
         except ApiError as error:
@@ -137,6 +141,7 @@ class InferenceRoute:
             tenant=asked.tenant,
             request=asked.request,
             body=asked.body,
+            digest=asked.digest,
         )
         # Waits until the engine has accepted, so that a refusal is a status and not a broken stream.
         async with aclosing(await self._endpoint.start(model.engine, call)) as reply:
@@ -153,10 +158,11 @@ class InferenceRoute:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """A request that was read. ``body`` is its plaintext."""
+    """A request that was read. ``body`` is its plaintext, ``digest`` of what its receipt hashes."""
 
     tenant: str
     body: bytes = field(repr=False)
+    digest: BodyDigest = field(repr=False)
     request: Asked = field(repr=False)
     record: Record = field(repr=False)
     seen: Seen = field(repr=False)
@@ -209,25 +215,30 @@ async def _send_whole(reply: Reply, answer: Answer, *, streamed: bool) -> None:
 # The connection ------------------------------------------------------------------------------------------------------
 
 
-async def unless_the_client_leaves(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+async def unless_the_client_leaves(scope: Scope, work: Coroutine[Any, Any, None]) -> None:
     """Do the work, and give it up as soon as the client closes the connection: a slot must not work for nobody.
+
+    The connection itself says so (:data:`~confide.api.exchange.LEAVING`), and no second task waits for it. On another
+    ASGI server than ours, which doesn't, the work goes on.
 
     Raises:
         ClientLeft: it did.
     """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_until_gone(receive))
+    task, left = asyncio.current_task(), False
+    assert task is not None
+
+    def leave() -> None:
+        nonlocal left
+        left = True
+        task.cancel()
+
+    watch = scope.get("extensions", {}).get(LEAVING, lambda _: None)
+    watch(leave)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft
-        task.result()
+        await work
+    except asyncio.CancelledError:
+        if left and task.uncancel() == 0:
+            raise ClientLeft from None
+        raise
     finally:
-        for either in (task, gone):
-            either.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        watch(None)

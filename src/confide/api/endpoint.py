@@ -17,7 +17,7 @@ from confide.wire.conversation import check
 from confide.wire.failing import OPENAI, ErrorForm
 from confide.wire.members import refuse_all_but
 from confide.wire.messages import MessagesRequest
-from confide.wire.openai import ChatRequest, parse_chat, refuse_unsupported
+from confide.wire.openai import ChatRequest, PlainChat, parse_chat, refuse_unsupported
 from confide.wire.responses import ResponsesRequest
 from confide.wire.texts import CompletionRequest
 from confide.wire.vectors import EmbeddingRequest
@@ -95,6 +95,8 @@ def refuse_choices(request: ChatRequest | CompletionRequest, info: EngineInfo) -
 
 def refuse_content(request: ChatRequest, *, sees: bool) -> None:
     """Refuse content parts that the model can't take, naming it."""
+    if isinstance(request, PlainChat):
+        return
     known = {"text", "refusal"} | ({"image_url"} if sees else set())
     for index, message in enumerate(request.messages):
         for position, part in enumerate(message.content if isinstance(message.content, list) else ()):

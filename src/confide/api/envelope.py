@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from confide.api.respond import internal_error, send_error
 from confide.logs import place_of
+from confide.store.ids import random_hex
 
 log = logging.getLogger("confide.api")
 
@@ -31,10 +31,10 @@ class Envelope:
             return
         begun = time.perf_counter()
         started = complete = False
-        request_id = f"req_{secrets.token_hex(16)}"
+        request_id = f"req_{random_hex()}"
         status = 0
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:  # no coroutine of its own, for every chunk has one
             nonlocal started, complete, status
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
@@ -45,8 +45,9 @@ class Envelope:
                     (b"openai-processing-ms", str(spent).encode()),
                     _VERSION,
                 ]
-            await send(message)
-            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+            else:
+                complete = not message.get("more_body", False)
+            return send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
@@ -82,11 +83,11 @@ class Proven:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 said = [*message.get("headers", ())]
                 names = {name for name, _ in said}
                 message["headers"] = said + [field for field in self.every() if field[0] not in names]
-            await send(message)
+            return send(message)
 
         await self._app(scope, receive, send_with_headers)

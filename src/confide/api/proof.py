@@ -5,13 +5,12 @@ Source: Attested Confidential Inference, ``aci/1``, sections 5.2 and 7; the olde
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from msgspec import structs
-
+from confide.api.older import OlderSurface
 from confide.errors import StoreError
 from confide.identity.custodian import Custodian
 from confide.identity.identity import Identity
@@ -23,7 +22,8 @@ from confide.seal.terms import ServiceKey
 from confide.store.ids import ordered_id
 from confide.store.receipts import ReceiptRow
 from confide.wire.aci import SECP256K1_SUITE, X25519_SUITE
-from confide.wire.legacy import SignatureText
+from confide.wire.digest import BodyDigest
+from confide.wire.legacy import Deferred, SignatureText
 from confide.wire.receipt import (
     Event,
     Facts,
@@ -42,7 +42,7 @@ class ReceiptSink(Protocol):
     """Where receipts and replay marks are committed; :class:`confide.store.receipts.ReceiptWriter`."""
 
     async def commit(self, *rows: ReceiptRow) -> None:
-        """Return when the rows are on the disk."""
+        """Return when the rows are on the disk. Whoever is cancelled while it waits doesn't undo that."""
         ...
 
     async def claim(self, mark: str, *, now: int, expires: int) -> bool:
@@ -72,10 +72,14 @@ class Prover:
     ) -> None:
         self._custodian = custodian
         self._sink = sink
-        self._manifest = manifest
+        self._manifest = ModelManifest(digest=manifest)
         self._clock = clock
         self._model_in_text = model_in_text
         self._offer: tuple[tuple[Identity, ...], Offer] | None = None
+
+    def older(self) -> OlderSurface:
+        """What gives the older surface's signatures of stored receipts."""
+        return OlderSurface(self._custodian, model_in_text=self._model_in_text)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What every answer of the server carries."""
@@ -113,35 +117,43 @@ class Prover:
             self._offer = (honoured, Offer(tuple(aci), tuple(older)))
         return self._offer[1]
 
-    def begin(self, received: bytes, *, owner: str | None, endpoint: str, model: str | None) -> Record:
-        """Begin the record of a request. ``received`` is what its receipt hashes: see :attr:`OpenedRequest.hashed`."""
+    def begin(self, received: BodyDigest, *, owner: str | None, endpoint: str, model: str | None) -> Record:
+        """Begin the record of a request. ``received`` is what its receipt says: see :attr:`OpenedRequest.hashed`."""
         now = self._clock()
-        facts = Facts(
+        asked = Asked(
             receipt_id=f"rcpt-{ordered_id(now, 24)}",
-            chat_id=None,
             model=model,
             endpoint=endpoint,
-            method="POST",
             served_at=int(now),
-            events=(
-                RequestReceived(body_hash="sha256:" + hashlib.sha256(received).hexdigest()),
-                ModelManifest(digest=self._manifest),
-            ),
+            owner=owner,
+            digest=received.hex,
+            manifest=self._manifest,
         )
-        return Record(facts, self._custodian.current, self._sink, owner, model_in_text=self._model_in_text)
+        return Record(asked, self._custodian.current, self._sink, model_in_text=self._model_in_text)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known of a request when its record begins. ``digest`` is the SHA-256 of its body, hex."""
+
+    receipt_id: str
+    model: str | None
+    endpoint: str
+    served_at: int
+    owner: str | None
+    digest: str
+    manifest: ModelManifest
 
 
 class Record:
     """One request and its answer: takes every byte that is written, and signs and commits the receipt at the end."""
 
-    def __init__(
-        self, facts: Facts, identity: Identity, sink: ReceiptSink, owner: str | None, *, model_in_text: bool
-    ) -> None:
-        self._facts = facts
+    def __init__(self, asked: Asked, identity: Identity, sink: ReceiptSink, *, model_in_text: bool) -> None:
+        self._asked = asked
         self._identity = identity
         self._sink = sink
-        self._owner = owner
         self._model_in_text = model_in_text
+        self._forwarded: str | None = None
         self._written = hashlib.sha256()
         self._committed = False
         self._lost = False
@@ -150,7 +162,7 @@ class Record:
     def headers(self) -> dict[str, str]:
         """What the answer says about its receipt: nothing, once it is known that there won't be one."""
         keyset = {"X-ACI-Keyset-Digest": self._identity.digest}
-        return keyset if self._lost else {"X-Receipt-Id": self._facts.receipt_id, **keyset}
+        return keyset if self._lost else {"X-Receipt-Id": self._asked.receipt_id, **keyset}
 
     @property
     def committed(self) -> bool:
@@ -165,8 +177,7 @@ class Record:
         """
         if self._committed:
             raise RuntimeError("an event after the receipt")
-        events = (*self._facts.events, RequestForwarded(body_hash=digest))
-        self._facts = structs.replace(self._facts, events=events)
+        self._forwarded = digest
 
     def add(self, data: bytes) -> bytes:
         """Hash bytes that are about to be written; gives them back."""
@@ -184,32 +195,42 @@ class Record:
         if self._committed:
             return
         self._committed = True
-        returned = "sha256:" + self._written.hexdigest()
-        ending: tuple[Event, ...] = (ResponseReturned(body_hash=returned),)
-        if aborted is not None:
-            ending += (ResponseAborted(reason=aborted),)
-        first = self._facts.events[0]
-        events = (*self._facts.events, *ending)
-        facts = structs.replace(self._facts, chat_id=chat_id, events=events)
-        assert isinstance(first, RequestReceived)
-        row = ReceiptRow(
-            receipt_id=facts.receipt_id,
+        asked, returned = self._asked, self._written.hexdigest()
+        facts = Facts(
+            receipt_id=asked.receipt_id,
             chat_id=chat_id,
-            owner=self._owner,
-            created=facts.served_at,
+            model=asked.model,
+            endpoint=asked.endpoint,
+            method="POST",
+            served_at=asked.served_at,
+            events=self._events(returned, aborted),
+        )
+        row = ReceiptRow(
+            receipt_id=asked.receipt_id,
+            chat_id=chat_id,
+            owner=asked.owner,
+            created=asked.served_at,
             document=self._identity.sign_receipt(facts),
-            legacy=self._older_proof(first.body_hash, returned),
+            legacy=self._older_proof(returned),
         )
         try:
-            await asyncio.shield(self._sink.commit(row))  # whoever stops waiting, the receipt is stored
+            await self._sink.commit(row)
         except StoreError:
             self._lost = True
             raise
 
-    def _older_proof(self, received: str, returned: str) -> bytes:
-        text = SignatureText(
-            received.removeprefix("sha256:"),
-            returned.removeprefix("sha256:"),
-            self._facts.model if self._model_in_text else None,
-        )
-        return self._identity.legacy.sign(str(text)).encode()
+    def _events(self, returned: str, aborted: Abort | None) -> tuple[Event, ...]:
+        events: list[Event] = [RequestReceived(body_hash=f"sha256:{self._asked.digest}"), self._asked.manifest]
+        if self._forwarded is not None:
+            events.append(RequestForwarded(body_hash=self._forwarded))
+        events.append(ResponseReturned(body_hash=f"sha256:{returned}"))
+        if aborted is not None:
+            events.append(ResponseAborted(reason=aborted))
+        return tuple(events)
+
+    def _older_proof(self, returned: str) -> bytes:
+        """Both signatures of the older surface, or that they can be made when somebody asks: few ever do."""
+        if self._identity.lasting:
+            return Deferred(epoch=self._identity.epoch).encode()
+        model = self._asked.model if self._model_in_text else None
+        return self._identity.legacy.sign(str(SignatureText(self._asked.digest, returned, model))).encode()

@@ -121,7 +121,9 @@ class Agent:
 
 
 class DstackSource:
-    """Evidence and keys of a dstack CVM with TDX."""
+    """Evidence and keys of a dstack CVM with TDX. Keys are the application's: the same after a restart."""
+
+    lasting: Final = True
 
     def __init__(self, socket: Path, seconds: float = 15.0) -> None:
         self._agent = Agent(socket, seconds)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from confide.wire.answers import Usage
+from confide.wire.digest import BodyDigest
 from confide.wire.openai import ChatRequest
 from confide.wire.sse import DONE
 
@@ -61,7 +62,7 @@ class Call(Generic[R_co]):
     """One request on its way to an engine.
 
     ``tenant`` is opaque and stands for whoever's caches may be shared with this request: nobody else's.
-    ``body`` is the request as it was read, for engines that pass bytes through.
+    ``body`` is the request as it was read, for engines that pass bytes through, and ``digest`` is made of it.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Call(Generic[R_co]):
     tenant: str
     request: R_co
     body: bytes = field(repr=False)
+    digest: BodyDigest | None = field(default=None, repr=False)
 
 
 ChatCall: TypeAlias = Call[ChatRequest]

@@ -76,6 +76,17 @@ class Custodian:
         await self._archive.keep_keyset(new.digest, new.document, not_after)
         return new
 
+    async def of_epoch(self, epoch: int) -> Identity:
+        """The identity of an epoch, which may be over: for what belongs to it. It is neither attested nor kept.
+
+        Raises:
+            Exception: what the source raises.
+        """
+        for identity in self._identities:
+            if identity.epoch == epoch:
+                return identity
+        return await Identity.create(self._source, self._terms, epoch=epoch, not_after=(epoch + 2) * self._period)
+
     @property
     def current(self) -> Identity:
         """The identity that signs and is attested."""

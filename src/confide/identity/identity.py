@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -17,7 +18,7 @@ from confide.identity.legacy import SECP256K1_ORDER, LegacySigner
 from confide.identity.roles import BadSecret, KeySource, Role, checked, scalar
 from confide.wire import jcs
 from confide.wire.aci import ED25519, SECP256K1_SUITE, X25519_SUITE, Keyset, PublicKey, TlsKey
-from confide.wire.receipt import Facts, signed, unsigned
+from confide.wire.receipt import Facts, Form, Receipt
 
 P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ORDERS: Final = {
@@ -43,9 +44,14 @@ class Terms:
 class Identity:
     """Private keys and their keyset. Shows nothing of the keys in ``repr``; make it with :meth:`create`."""
 
-    __slots__ = ("_receipt_key", "_secrets", "digest", "document", "epoch", "keyset", "legacy", "receipt_key_id", "tls")
+    __slots__ = (
+        *("_form", "_receipt_key", "_secrets", "digest", "document", "epoch", "keyset", "lasting", "legacy"),
+        *("receipt_key_id", "tls"),
+    )
 
-    def __init__(self, secrets: Mapping[Role, bytes], terms: Terms, *, epoch: int, not_after: int) -> None:
+    def __init__(
+        self, secrets: Mapping[Role, bytes], terms: Terms, *, epoch: int, not_after: int, lasting: bool = False
+    ) -> None:
         keys = {
             role: scalar(checked(secret), _ORDERS[role]) if role in _ORDERS else checked(secret)
             for role, secret in secrets.items()
@@ -53,6 +59,7 @@ class Identity:
         self._secrets: Final = keys
         self._receipt_key: Final = Ed25519PrivateKey.from_private_bytes(keys[Role.RECEIPT])
         self.epoch: Final = epoch
+        self.lasting: Final = lasting
         self.legacy: Final = LegacySigner(keys[Role.LEGACY_ECDSA], keys[Role.LEGACY_ED25519])
         self.tls: Final = ec.derive_private_key(int.from_bytes(keys[Role.TLS]), ec.SECP256R1())
         receipt = _named("receipt", ED25519, self._receipt_key.public_key().public_bytes_raw())
@@ -66,6 +73,7 @@ class Identity:
         )
         self.document: Final = self.keyset.document()
         self.digest: Final = jcs.sha256(self.document)
+        self._form: Final = Form(self.digest, self.receipt_key_id)
 
     @classmethod
     async def create(cls, source: KeySource, terms: Terms, *, epoch: int, not_after: int) -> Identity:
@@ -78,7 +86,7 @@ class Identity:
         secrets = {role: key.secret for role, key in zip(Role, released, strict=True)}
         if len(set(secrets.values())) != len(secrets):
             raise BadSecret("the key source gave one key for two roles")
-        return cls(secrets, terms, epoch=epoch, not_after=not_after)
+        return cls(secrets, terms, epoch=epoch, not_after=not_after, lasting=source.lasting)
 
     def __repr__(self) -> str:
         return f"<Identity {self.digest}>"
@@ -96,8 +104,15 @@ class Identity:
         Raises:
             InvalidReceipt: the events don't tell one exchange.
         """
-        document = unsigned(facts, keyset_digest=self.digest, key_id=self.receipt_key_id)
-        return signed(document, self._receipt_key.sign(jcs.canonical(document)))
+        return self._form.signed(facts, self._receipt_key.sign)
+
+    def signed(self, receipt: Receipt) -> bool:
+        """Whether a receipt is one of ours: signed with our key."""
+        try:
+            self._receipt_key.public_key().verify(receipt.signature, receipt.signed_bytes)
+        except InvalidSignature:
+            return False
+        return receipt.key_id == self.receipt_key_id
 
 
 def _e2ee_keys(keys: Mapping[Role, bytes]) -> tuple[PublicKey, ...]:

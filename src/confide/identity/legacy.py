@@ -23,13 +23,17 @@ class LegacySigner:
         ed25519: the seed of an Ed25519 key.
     """
 
-    __slots__ = ("_ecdsa", "_ed25519", "_ethereum", "_public")
+    __slots__ = ("_addresses", "_ecdsa", "_ed25519", "_ethereum", "_public")
 
     def __init__(self, ecdsa: bytes, ed25519: bytes) -> None:
         self._ecdsa = PrivateKey(scalar(ecdsa, SECP256K1_ORDER))
         self._ed25519 = Ed25519PrivateKey.from_private_bytes(ed25519)
         self._public = self._ed25519.public_key().public_bytes_raw()
         self._ethereum = legacy.ethereum_address(self.public_key("ecdsa"))
+        self._addresses: dict[Algorithm, str] = {
+            "ecdsa": legacy.checksummed(self._ethereum),
+            "ed25519": self._public.hex(),
+        }
 
     def public_key(self, algorithm: Algorithm) -> bytes:
         """The 64 bytes x and y, or the 32 of Ed25519: what ``signing_public_key`` shows in hex."""
@@ -41,7 +45,7 @@ class LegacySigner:
 
     def address(self, algorithm: Algorithm) -> str:
         """What ``signing_address`` shows."""
-        return legacy.checksummed(self._ethereum) if algorithm == "ecdsa" else self._public.hex()
+        return self._addresses[algorithm]
 
     def sign(self, text: str) -> Proof:
         """Both signatures over a text."""

@@ -51,6 +51,11 @@ class Released(Protocol):
 class KeySource(Protocol):
     """Something that gives this workload, and no other, a key for each path: the same one each time."""
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it does so after this process has ended, too."""
+        ...
+
     async def key(self, path: str, purpose: str, algorithm: KeyAlgorithm = "secp256k1") -> Released:
         """The key for a path."""
         ...
@@ -74,6 +79,7 @@ class EphemeralKeys:
     """
 
     __slots__ = ("_root",)
+    lasting = False
 
     def __init__(self, root: bytes | None = None) -> None:
         self._root = os.urandom(KEY_SIZE) if root is None else checked(root)

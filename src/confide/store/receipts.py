@@ -99,7 +99,7 @@ class ReceiptWriter:
         self._writer = Writer(database, **options)
 
     async def commit(self, *rows: ReceiptRow) -> None:
-        """Return when the rows are on the disk.
+        """Return when the rows are on the disk. A caller that is cancelled doesn't undo that.
 
         Raises:
             StoreError: they aren't.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,8 +63,13 @@ class Writer:
         with database.mapped():
             self._db = database.session()
         self._most_batch = most_batch
-        self._room = asyncio.Semaphore(most_waiting)
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._most_waiting = most_waiting
+        self._waiting = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._fresh: list[_Waiting] = []
+        self._left: list[_Waiting] = []
+        self._last = False
+        self._queue: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="confide-writer", daemon=True)
@@ -75,28 +81,48 @@ class Writer:
         Raises:
             StoreError: it isn't committed.
         """
-        await self._room.acquire()
         loop = asyncio.get_running_loop()
+        if self._waiting >= self._most_waiting or self._room:
+            return await asyncio.shield(loop.create_task(self._once_there_is_room(job, loop)))
+        return await self._put(job, loop)  # from here on the thread has it, whoever is cancelled
+
+    def _put(self, job: Job[T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
         done: asyncio.Future[T] = loop.create_future()
-        done.add_done_callback(self._make_room)
         with self._closing:
             if self._closed:
                 done.set_exception(self._is_closed())
             else:
-                self._queue.put(_Waiting(job, loop, done))
-        return await asyncio.shield(done)
+                self._waiting += 1
+                self._fresh.append(_Waiting(job, loop, done))
+                if len(self._fresh) == 1:
+                    loop.call_soon(self._hand_over)
+        return done
+
+    def _hand_over(self) -> None:
+        """Give the thread at once what one turn of the loop has brought: to wake it costs more than a job."""
+        with self._closing:
+            fresh, self._fresh = self._fresh, []
+            if not self._closed:
+                self._queue.put(fresh)
+                return
+        if fresh:
+            self._settle([_Outcome(waiting, error=self._is_closed()) for waiting in fresh])
+
+    async def _once_there_is_room(self, job: Job[T], loop: asyncio.AbstractEventLoop) -> T:
+        room: asyncio.Future[None] = loop.create_future()
+        self._room.append(room)
+        await room
+        return await self._put(job, loop)
 
     def close(self) -> None:
         """Commit what is waiting and end the thread; closing twice is fine."""
         with self._closing:
             if not self._closed:
                 self._closed = True
+                self._queue.put(self._fresh)
                 self._queue.put(None)
+                self._fresh = []
         self._thread.join()
-
-    def _make_room(self, done: asyncio.Future[Any]) -> None:
-        done.exception()  # a caller that was cancelled never asks for it
-        self._room.release()
 
     def _is_closed(self) -> StoreError:
         return StoreError(f"the store {self._database.name} is closed")
@@ -115,31 +141,30 @@ class Writer:
             self._db.close()
 
     def _next_batch(self) -> tuple[list[_Waiting], bool]:
-        """What is waiting, at least one, and whether it is the last."""
-        batch: list[_Waiting] = []
-        item = self._queue.get()
+        """What is waiting, and whether it is the last."""
+        left = self._left
         with suppress(Empty):
-            while item is not None:
-                batch.append(item)
-                if len(batch) == self._most_batch:
-                    return batch, False
-                item = self._queue.get_nowait()
-        return batch, item is None
+            while len(left) < self._most_batch and not self._last:
+                item = self._queue.get(block=not left)
+                self._last = item is None
+                left += item or ()
+        batch, self._left = left[: self._most_batch], left[self._most_batch :]
+        return batch, self._last and not self._left
 
     def _commit(self, batch: Sequence[_Waiting]) -> None:
         """One transaction; if a job is at fault, each in its own, so that it fails alone."""
         try:
-            _deliver(self._transaction(batch))
+            self._deliver(self._transaction(batch))
         except self._database.faults as failed:
             self._db.rollback()
             if len(batch) > 1:
                 for waiting in batch:
                     self._commit([waiting])
             else:
-                _deliver([_Outcome(waiting, error=self._database.failure(failed)) for waiting in batch])
+                self._deliver([_Outcome(waiting, error=self._database.failure(failed)) for waiting in batch])
         except self._database.errors as failed:
             self._db.rollback()
-            _deliver([_Outcome(waiting, error=self._database.failure(failed)) for waiting in batch])
+            self._deliver([_Outcome(waiting, error=self._database.failure(failed)) for waiting in batch])
 
     def _transaction(self, batch: Sequence[_Waiting]) -> list[_Outcome]:
         if not batch:
@@ -153,28 +178,33 @@ class Writer:
         """Leave nobody waiting, however the thread ends."""
         with self._closing:
             self._closed = True
-        left = list(batch)
+        left = [*batch, *self._left]
         with suppress(Empty):
             while True:
                 item = self._queue.get_nowait()
-                if item is not None:
-                    left.append(item)
-        _deliver([_Outcome(waiting, error=self._is_closed()) for waiting in left])
+                left += item or []
+        self._deliver([_Outcome(waiting, error=self._is_closed()) for waiting in left])
 
+    def _deliver(self, outcomes: Sequence[_Outcome]) -> None:
+        """Wake the callers, each loop once. A loop that has ended has no callers left."""
+        for loop in {outcome.waiting.loop for outcome in outcomes}:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(
+                    self._settle, [outcome for outcome in outcomes if outcome.waiting.loop is loop]
+                )
 
-def _deliver(outcomes: Sequence[_Outcome]) -> None:
-    """Wake the callers, each loop once. A loop that has ended has no callers left."""
-    for loop in {outcome.waiting.loop for outcome in outcomes}:
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, [outcome for outcome in outcomes if outcome.waiting.loop is loop])
-
-
-def _settle(outcomes: Sequence[_Outcome]) -> None:
-    for outcome in outcomes:
-        done = outcome.waiting.done
-        if done.done():
-            continue
-        if outcome.error is None:
-            done.set_result(outcome.result)
-        else:
-            done.set_exception(outcome.error)
+    def _settle(self, outcomes: Sequence[_Outcome]) -> None:
+        """In the callers' loop."""
+        self._waiting -= len(outcomes)
+        for outcome in outcomes:
+            done = outcome.waiting.done
+            if done.done():
+                continue
+            if outcome.error is None:
+                done.set_result(outcome.result)
+            else:
+                done.set_exception(outcome.error)
+        for _ in range(min(len(self._room), self._most_waiting - self._waiting)):
+            room = self._room.popleft()
+            if not room.done():
+                room.set_result(None)

@@ -16,6 +16,7 @@ from confide.wire.openai import (
     FunctionName,
     FunctionTool,
     NamedChoice,
+    PlainChat,
     RefusalPart,
     ToolMessage,
 )
@@ -28,10 +29,12 @@ def check(request: ChatRequest) -> None:
         InvalidRequest: naming the member.
     """
     _check_options(request)
-    _check_tools(request)
-    _check_tool_choice(request)
-    _check_functions(request)
-    _check_messages(request)
+    if _mentions_tools(request):
+        _check_tools(request)
+        _check_tool_choice(request)
+        _check_functions(request)
+    if not isinstance(request, PlainChat):
+        _check_messages(request)
     check_provider(request.provider)
 
 
@@ -41,7 +44,8 @@ def _check_options(request: ChatRequest) -> None:
         raise InvalidRequest(
             "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", param="top_logprobs"
         )
-    check_stops(request.stops)
+    if request.stop is not None:
+        check_stops(request.stops)
     check_bias(request.logit_bias)
     check_template(request.chat_template_kwargs)
     if request.modalities is not None and request.modalities != ["text"]:
@@ -50,6 +54,11 @@ def _check_options(request: ChatRequest) -> None:
             param="modalities",
             code="unsupported_value",
         )
+
+
+def _mentions_tools(request: ChatRequest) -> bool:
+    members = (request.tools, request.tool_choice, request.parallel_tool_calls, request.functions)
+    return members != (None, None, None, None) or request.function_call is not None
 
 
 def _check_tools(request: ChatRequest) -> None:

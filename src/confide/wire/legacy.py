@@ -122,7 +122,7 @@ class Signed(Struct, frozen=True, kw_only=True):
 
 
 class Proof(Struct, frozen=True, kw_only=True):
-    """Both signatures over one text. Made when the answer ends, so that it outlives the keys."""
+    """Both signatures over one text."""
 
     text: str
     ecdsa: Signed
@@ -143,13 +143,25 @@ class Proof(Struct, frozen=True, kw_only=True):
         }
 
 
-def decode_proof(data: bytes) -> Proof:
-    """What :meth:`Proof.encode` stored.
+class Deferred(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Stands for a proof that can still be made, with the keys of an epoch."""
+
+    epoch: int
+
+    def encode(self) -> bytes:
+        """What is stored."""
+        return msgspec.json.encode(self)
+
+
+def decode_proof(data: bytes) -> Proof | Deferred:
+    """What :meth:`Proof.encode` or :meth:`Deferred.encode` stored.
 
     Raises:
         InvalidLegacy: something else was stored.
     """
     try:
+        if data.startswith(b'{"epoch"'):
+            return msgspec.json.decode(data, type=Deferred)
         return msgspec.json.decode(data, type=Proof)
     except msgspec.MsgspecError:
         raise InvalidLegacy("the stored signatures can't be read") from None

@@ -361,6 +361,45 @@ HARMLESS: dict[str, object] = {
 }
 """Values that ask for what happens anyway, so that no engine needs to have the member."""
 
+# Plain requests ------------------------------------------------------------------------------------------------------
+
+_Nothing = Annotated[str, Meta(min_length=1, max_length=0)]
+"""No JSON value is one of these: the member must not be there."""
+_ABSENT: Any = None
+
+
+class PlainSystem(SystemMessage, forbid_unknown_fields=True, tag_field="role", tag="system"):
+    """A system message that is nothing but text."""
+
+    content: str
+    name: _Nothing = _ABSENT
+
+
+class PlainUser(UserMessage, forbid_unknown_fields=True, tag_field="role", tag="user"):
+    """A user's message that is nothing but text."""
+
+    content: str
+    name: _Nothing = _ABSENT
+
+
+class PlainAssistant(AssistantMessage, forbid_unknown_fields=True, tag_field="role", tag="assistant"):
+    """An earlier answer that is nothing but text."""
+
+    content: str
+    tool_calls: _Nothing = _ABSENT  # type: ignore[assignment]
+    function_call: _Nothing = _ABSENT  # type: ignore[assignment]
+    refusal: _Nothing = _ABSENT
+    name: _Nothing = _ABSENT
+
+
+class PlainChat(ChatRequest):
+    """A request whose messages are text and nothing else, as most are. Nobody need look into them again: no rule on
+    calls or parts can break on them, and every engine takes their bytes as they are."""
+
+    messages: Annotated[list[PlainSystem | PlainUser | PlainAssistant], Meta(min_length=1, max_length=2048)]  # type: ignore[assignment]
+
+
+_plain: msgspec.json.Decoder[ChatRequest] = msgspec.json.Decoder(PlainChat)
 _decoder = msgspec.json.Decoder(ChatRequest)
 
 
@@ -373,7 +412,7 @@ def parse_chat(body: bytes) -> ChatRequest:
     Raises:
         InvalidRequest: with OpenAI's words, ``param`` as a dotted path and its ``code``.
     """
-    return decode(_decoder, body, needs="'model' and 'messages'")
+    return decode(_decoder, body, needs="'model' and 'messages'", plain=_plain)
 
 
 def refuse_unsupported(request: ChatRequest, supported: frozenset[str]) -> None:

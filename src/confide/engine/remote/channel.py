@@ -1,21 +1,21 @@
-"""HTTP to one engine: pooled connections, bounded reads, time limits, and httpx's errors as ours.
+"""HTTP to one engine: pooled connections, bounded reads and time limits, on nothing but a socket.
 
-Nothing of the environment is used (no proxies, no ``.netrc``), no redirect is followed and no cookie kept, since this
-talks to the transport below httpx's client, which has none of these. Only uncompressed answers are taken: what passes
-through must be the bytes that the engine wrote, and nothing may grow while it is read.
+Nothing of the environment is used (no proxies, no ``.netrc``), no redirect is followed and no cookie kept. Only
+uncompressed answers are taken: what passes through must be the bytes that the engine wrote, and nothing may grow while
+it is read. A general HTTP client costs more for each request and piece than all of our own work on them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
-
-import httpx
+from typing import Final
+from urllib.parse import urlsplit
 
 from confide.engine.remote.address import Address
+from confide.engine.remote.connection import Connection, Pool
 from confide.engine.remote.failures import LONGEST_BODY as LONGEST_ERROR
 from confide.errors import EngineFailed
 
@@ -25,8 +25,6 @@ MOST_STREAM: Final = 1024 * 1024 * 1024
 _LONGEST_PAGE: Final = 4 * 1024 * 1024
 _DRAIN_SECONDS: Final = 0.25
 _DRAIN_BYTES: Final = 64 * 1024
-_IDLE_SECONDS: Final = 60.0
-_MOST_IDLE: Final = 256
 
 UNREACHABLE: Final = "The engine could not be reached."
 CUT: Final = "The engine closed the connection before the answer was complete."
@@ -54,15 +52,15 @@ class Timeouts:
 class Incoming:
     """An answer that has begun: its status, and its body in pieces."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        self.headers = response.headers
-        self._response = response
-        stream = response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)
-        self._pieces: AsyncIterator[bytes] = aiter(stream)
+    def __init__(self, connection: Connection, pool: Pool) -> None:
+        head = connection.reader.head
+        assert head is not None
+        self.status = head.status
+        self.headers: Mapping[str, str] = head.headers
+        self._connection = connection
+        self._pool = pool
         self._left = MOST_STREAM
-        self._ended = False
+        self._ended = self._closed = False
 
     async def read(self, until: float) -> bytes | None:
         """The next piece; None at the end.
@@ -77,18 +75,18 @@ class Incoming:
         if self._ended:
             return None
         self._ended = True  # unless a piece comes
-        try:
-            async with asyncio.timeout_at(until):
-                piece = await anext(self._pieces, None)
-        except httpx.TransportError:
-            raise EngineFailed(CUT) from None
-        if piece is None:
-            return None
+        connection = self._connection
+        while not (data := connection.take()):
+            if connection.reader.done:
+                return None
+            if connection.lost:
+                raise EngineFailed(CUT)
+            await connection.more(until)
         self._ended = False
-        self._left -= len(piece)
+        self._left -= len(data)
         if self._left < 0:
             raise EngineFailed("The engine gave an answer that is too long.")
-        return piece
+        return data
 
     async def read_all(self, until: float, most: int) -> bytes:
         """The whole body.
@@ -121,25 +119,23 @@ class Incoming:
         await self.read_start(until, _DRAIN_BYTES)
 
     async def aclose(self) -> None:
-        """Give the connection back, or close it at once where the answer isn't at its end."""
-        with suppress(httpx.TransportError):
-            await self._response.aclose()
+        """Give the connection back, or close it at once where the answer isn't at its end. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._pool.give_back(self._connection)
 
 
 class Channel:
     """The way to one engine."""
 
     def __init__(self, address: Address, timeouts: Timeouts, api_key: str | None) -> None:
-        self._address = address
         self._timeouts = timeouts
-        self._headers = {
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-            "User-Agent": "confide",
-            **({} if api_key is None else {"Authorization": f"Bearer {api_key}"}),
-        }
-        self._pool = _transport(address, keep=_MOST_IDLE)
-        self._fresh = _transport(address, keep=0)
+        parts = urlsplit(address.base_url)
+        self._paths = {False: parts.path, True: urlsplit(address.root_url).path}
+        self._headers = f"Host: {parts.netloc}\r\nAccept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: confide\r\n"
+        if api_key is not None:
+            self._headers += f"Authorization: Bearer {api_key}\r\n"
+        self._pool = Pool(address)
 
     async def get(self, path: str, *, beside: bool = False) -> tuple[int, bytes]:
         """Status and body of one of the engine's pages.
@@ -160,8 +156,7 @@ class Channel:
 
     async def _page(self, method: str, path: str, body: bytes, *, beside: bool) -> tuple[int, bytes]:
         until = asyncio.get_running_loop().time() + self._timeouts.connect
-        base = self._address.root_url if beside else self._address.base_url
-        incoming = await self._send(method, base + path, body, until)
+        incoming = await self._send(method, self._paths[beside] + path, body, until)
         try:
             return incoming.status, await incoming.read_all(until, _LONGEST_PAGE)
         finally:
@@ -178,72 +173,50 @@ class Channel:
             TimeoutError: the answer didn't begin until then, by the loop's clock.
             EngineFailed: the engine can't be reached, broke the connection, or compresses.
         """
-        return await self._send("POST", self._address.base_url + path, body, until)
+        return await self._send("POST", self._paths[False] + path, body, until)
 
-    async def _send(self, method: str, url: str, body: bytes, until: float) -> Incoming:
-        first = _Attempt(self._request(method, url, body))
-        async with asyncio.timeout_at(until):
-            try:
-                response = await first.send(self._pool)
-            except httpx.TransportError:
-                if not first.stale:
-                    raise EngineFailed(NO_HTTP if first.connected else UNREACHABLE) from None
-                response = await self._send_again(self._request(method, url, body))
-        if response.headers.get("content-encoding", "identity") != "identity":
-            await Incoming(response).aclose()
+    async def _send(self, method: str, path: str, body: bytes, until: float) -> Incoming:
+        head = f"{method} {path} HTTP/1.1\r\n{self._headers}"
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        request = head.encode("latin-1") + b"\r\n"
+        connection = self._pool.kept() or await self._connect(until)
+        if not await self._answered(connection, request, body, until):
+            stale = connection.served and not connection.reader.begun
+            if stale:
+                connection = await self._connect(until)
+            if not (stale and await self._answered(connection, request, body, until)):
+                raise EngineFailed(NO_HTTP)
+        incoming = Incoming(connection, self._pool)
+        if incoming.headers.get("content-encoding", "identity") != "identity":
+            await incoming.aclose()
             raise EngineFailed("The engine compressed its answer, which it was not asked to.")
-        return Incoming(response)
+        return incoming
 
-    async def _send_again(self, request: httpx.Request) -> httpx.Response:
-        again = _Attempt(request)
+    async def _connect(self, until: float) -> Connection:
+        loop = asyncio.get_running_loop()
         try:
-            return await again.send(self._fresh)
-        except httpx.TransportError:
-            raise EngineFailed(NO_HTTP if again.connected else UNREACHABLE) from None
+            async with asyncio.timeout_at(min(until, loop.time() + self._timeouts.connect)):
+                return await self._pool.new()
+        except OSError as error:
+            if isinstance(error, TimeoutError) and loop.time() >= until:
+                raise
+            raise EngineFailed(UNREACHABLE) from None
 
-    def _request(self, method: str, url: str, body: bytes) -> httpx.Request:
-        headers = {**self._headers, "Content-Type": "application/json"} if body else self._headers
-        timeout = {"connect": self._timeouts.connect, "read": None, "write": None, "pool": None}
-        return httpx.Request(method, url, headers=headers, content=body or None, extensions={"timeout": timeout})
+    async def _answered(self, connection: Connection, request: bytes, body: bytes, until: float) -> bool:
+        """Send, and wait for the head of the answer; False where the connection broke before."""
+        connection.send(request, body)
+        try:
+            while connection.reader.head is None and not connection.lost:
+                await connection.more(until)
+        finally:
+            if connection.reader.head is None:
+                self._pool.give_back(connection)
+        return connection.reader.head is not None
 
     async def aclose(self) -> None:
         """Close all connections; answers under way break."""
-        await self._pool.aclose()
-        await self._fresh.aclose()
-
-
-class _Attempt:
-    """One try, and what became of its connection."""
-
-    def __init__(self, request: httpx.Request) -> None:
-        self._request = request
-        request.extensions = {**request.extensions, "trace": self._trace}
-        self._new = False
-        self.connected = False
-
-    @property
-    def stale(self) -> bool:
-        """Whether it failed on a connection that had served before."""
-        return self.connected and not self._new
-
-    async def send(self, transport: httpx.AsyncHTTPTransport) -> httpx.Response:
-        return await transport.handle_async_request(self._request)
-
-    async def _trace(self, name: str, info: dict[str, Any]) -> None:
-        if name in {"connection.connect_tcp.started", "connection.connect_unix_socket.started"}:
-            self._new = True
-        elif name == "http11.send_request_headers.started":
-            self.connected = True
-
-
-def _transport(address: Address, *, keep: int) -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(
-        uds=address.uds,
-        trust_env=False,
-        http2=False,
-        retries=0,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=keep, keepalive_expiry=_IDLE_SECONDS),
-    )
+        self._pool.close()
 
 
 __all__ = ["LONGEST_ERROR", "Channel", "Incoming", "Timeouts"]

@@ -101,12 +101,13 @@ class Dialect:
     usage_per_choice: bool = False
     computes_to_the_end: bool = False
     client_errors_500: bool = False
+    sent: frozenset[str] = field(init=False, repr=False)
+    """The members that may be sent, under the names that clients use."""
 
-    @property
-    def sent(self) -> frozenset[str]:
-        """The members that may be sent, under the names that clients use."""
+    def __post_init__(self) -> None:
         hints = {"reasoning_effort"} if self.efforts else set()
-        return (self.parameters | hints | CORE) - {"provider", "functions", "function_call"}
+        sent = (self.parameters | hints | CORE) - {"provider", "functions", "function_call"}
+        object.__setattr__(self, "sent", sent)
 
     def gathers(self, choices: int) -> bool:
         """Whether a whole answer is put together from a stream: theirs lacks usage, or can't be stopped."""

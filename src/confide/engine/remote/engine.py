@@ -28,7 +28,7 @@ from confide.engine.remote.offers import OFFERS
 from confide.engine.remote.probe import Found, probe
 from confide.engine.remote.request import prepare
 from confide.engine.remote.rules import choices_of
-from confide.engine.remote.service import Service
+from confide.engine.remote.service import Mender, Service
 from confide.engine.remote.shapes import LONGEST_BODY
 from confide.engine.remote.texts import TEXTS
 from confide.engine.remote.vectors import VECTORS
@@ -53,6 +53,8 @@ SERVICES: Final[dict[type, Service]] = {
 }
 """By the type of the request."""
 _RETRY_SECONDS: Final = "1"
+_MOST_SALTS: Final = 10_000
+"""Tenants whose salts are kept, since to make one costs as much as to write a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class RemoteEngine:
         self._channel = channel
         self._info = info
         self._under_way: set[RemoteReply] = set()
+        self._salts: dict[str, str] = {}
         self._waiting = 0
 
     @classmethod
@@ -174,7 +177,13 @@ class RemoteEngine:
 
     def _salt(self, call: Call[Any]) -> str | None:
         secret = self._settings.salt_secret
-        return None if secret is None else cache_salt(secret, call.tenant)
+        if secret is None:
+            return None
+        if call.tenant not in self._salts:
+            if len(self._salts) >= _MOST_SALTS:
+                self._salts.clear()
+            self._salts[call.tenant] = cache_salt(secret, call.tenant)
+        return self._salts[call.tenant]
 
     async def healthy(self) -> bool:
         """Whether the engine answers its cheapest route, within the seconds of ``connect``."""
@@ -226,17 +235,25 @@ class RemoteReply:
     """
 
     def __init__(self, engine: RemoteEngine, call: Call[Any], service: Service, body: bytes) -> None:
-        self.forwarded = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        self.forwarded = f"sha256:{call.digest.of(body) if call.digest else hashlib.sha256(body).hexdigest()}"
         self._engine = engine
         self._call = call
         self._body = body
         self._service = service
-        self._mender = service.stream(call, engine.dialect)
+        self._mending: Mender | None = None
         self._whole: tuple[bytes, Usage] | None = None
         self._ready: list[bytes] = []
         self._incoming: Incoming | None = None
         self._patience = Timeouts()
         self._deadline = 0.0
+        self._given_up = False
+
+    @property
+    def _mender(self) -> Mender:
+        """Made for answers that are streamed only."""
+        if self._mending is None:
+            self._mending = self._service.stream(self._call, self._engine.dialect)
+        return self._mending
 
     @property
     def usage(self) -> Usage:
@@ -254,15 +271,17 @@ class RemoteReply:
         self._patience, self._deadline = patience, begun + patience.total
         streamed = bool(self._call.request.stream) or gathered
         until = min(begun + patience.first, self._deadline) if streamed else self._deadline
-        async with AsyncExitStack() as unless_it_succeeds:
-            unless_it_succeeds.push_async_callback(self._let_go)
-            try:
-                await self._begin(channel, until, streamed=streamed)
-                if gathered:
-                    await self._gather()
-            except TimeoutError:
-                raise EngineFailed("The engine did not answer in time.") from None
-            unless_it_succeeds.pop_all()
+        begins = False
+        try:
+            await self._begin(channel, until, streamed=streamed)
+            if gathered:
+                await self._gather()
+            begins = True
+        except TimeoutError:
+            raise EngineFailed("The engine did not answer in time.") from None
+        finally:
+            if not begins:
+                await self._let_go()
 
     async def _begin(self, channel: Channel, until: float, *, streamed: bool) -> None:
         incoming = self._incoming = await channel.post(self._service.path, self._body, until)
@@ -289,20 +308,16 @@ class RemoteReply:
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         """SSE events, or one body.
 
         Raises:
             EngineFailed: the engine broke, stalled, or took too long.
         """
-        if self._whole is not None:
-            yield self._whole[0]
-            return
-        try:
-            async for event in self._events():
-                yield event
-        except TimeoutError:
-            raise EngineFailed("The engine stopped in the middle of its answer.") from None
+        return self._events() if self._whole is None else self._body_alone(self._whole[0])
+
+    async def _body_alone(self, body: bytes) -> AsyncIterator[bytes]:
+        yield body
 
     async def _events(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
@@ -310,7 +325,12 @@ class RemoteReply:
         while ready:
             for event in ready:
                 yield event
-            ready = await self._next(min(loop.time() + self._patience.between, self._deadline))
+                if self._given_up:
+                    raise EngineFailed("The answer was given up.")
+            try:
+                ready = await self._next(min(loop.time() + self._patience.between, self._deadline))
+            except TimeoutError:
+                raise EngineFailed("The engine stopped in the middle of its answer.") from None
 
     async def _next(self, until: float) -> list[bytes]:
         """The next events, at least one; none at the end of a complete answer."""
@@ -331,6 +351,7 @@ class RemoteReply:
 
     async def aclose(self) -> None:
         """Close the engine's connection unless the answer is complete: it stops generating. Safe to call twice."""
+        self._given_up = True
         self._engine.forget(self)
         await self._let_go()
 

@@ -26,6 +26,7 @@ from confide.engine.remote.whole import mend_whole
 from confide.errors import ApiError, EngineFailed
 from confide.seal.events import Event, EventReader
 from confide.wire.answers import Usage
+from confide.wire.lookalike import Lookalike
 from confide.wire.sse import DONE, event
 
 __all__ = ["StreamMender", "mend_whole"]
@@ -88,6 +89,7 @@ class StreamMender:
         self._call = call
         self._dialect = dialect
         self._reader = EventReader(LONGEST_EVENT)
+        self._lookalike = Lookalike()
         self._legacy = is_legacy(call)
         self._states = [_State(CallsMender(call, index)) for index in range(choices_of(call))]
         self._usage = _Counted()
@@ -95,6 +97,7 @@ class StreamMender:
         self._usage_wanted = options is not None and bool(options.include_usage)
         self._created: int | None = None
         self._begun = False
+        self._plain = False  # the last event was a piece of text that passed, and the next may be one
         self._done = False
         self._failure: ApiError | None = None
 
@@ -126,6 +129,9 @@ class StreamMender:
             raise self._failure
         if self._done:
             return out
+        if self._plain and not self._reader.pending and (alike := self._lookalike.texts(data)):
+            self._usage.pieces += len(alike)
+            return [data] if len(alike) == 1 else [one + b"\n\n" for one in data[:-2].split(b"\n\n")]
         try:
             for found in self._reader.feed(data):
                 if self._event(found, out):
@@ -167,8 +173,20 @@ class StreamMender:
             raise self._told(found.data)
         self._begun = True
         self._mend(piece)
+        self._look(piece)
         out.extend(piece.out)
         return False
+
+    def _look(self, piece: _Piece) -> None:
+        """Learn what pieces of text look like, from one that passes as it is."""
+        self._plain = False
+        if piece.raw is None or piece.chunk.usage is not None or len(piece.choices) != 1 or len(self._states) != 1:
+            return
+        (choice,) = piece.choices
+        delta = choice.delta or Delta()
+        if delta.content and choice.finish_reason is None and choice.logprobs is None and not _says_more(delta):
+            self._lookalike.learn(piece.raw, delta.content)
+            self._plain = True
 
     def _told(self, data: bytes) -> ApiError:
         """The error that an engine tells of: while nothing was sent to the client it may still become a status."""
@@ -347,6 +365,10 @@ def _read(found: Event) -> _Piece:
 
 def _is_empty(delta: Delta) -> bool:
     return not (delta.content or delta.refusal or delta.reasoning or delta.reasoning_content or delta.tool_calls)
+
+
+def _says_more(delta: Delta) -> bool:
+    return bool(delta.role or delta.refusal or delta.reasoning or delta.reasoning_content or delta.tool_calls)
 
 
 def _says_something(choice: Choice) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from confide.engine.remote.dialect import Dialect
-from confide.wire.openai import ChatRequest, ImagePart, Message
+from confide.wire.openai import ChatRequest, ImagePart, Message, PlainChat
 
 Json = dict[str, Any]
 
@@ -24,6 +24,8 @@ def conversation(raw: Raw, request: ChatRequest, dialect: Dialect) -> Raw | list
         request: the same, read, with its images loaded.
         dialect: who shall read it.
     """
+    if isinstance(request, PlainChat):
+        return raw
     written = _decoder.decode(raw)
     calls = _LegacyCalls()
     mended = [

@@ -26,6 +26,7 @@ from confide.wire.openai import (
 )
 from confide.wire.texts import CompletionRequest
 
+_NULL: Final = b"null"
 Json = dict[str, Any]
 Members = dict[str, Any]
 
@@ -53,9 +54,7 @@ def prepare(call: ChatCall, dialect: Dialect, *, model: str, salt: str | None, s
     """
     request = call.request
     written = _decoder.decode(call.body)
-    members: Members = {
-        name: value for name, value in written.items() if name in dialect.sent and bytes(value) != b"null"
-    }
+    members: Members = {name: value for name, value in written.items() if name in dialect.sent and not _is_null(value)}
     members["model"] = model
     members["messages"] = conversation(written["messages"], request, dialect)
     if stream is not None:
@@ -68,6 +67,10 @@ def prepare(call: ChatCall, dialect: Dialect, *, model: str, salt: str | None, s
     mend_names(members, dialect)
     add_ids(members, call.id, dialect, salt, prefix=dialect.id_prefix, choices=request.n or 1)
     return msgspec.json.encode(members)
+
+
+def _is_null(value: Raw) -> bool:
+    return memoryview(value).nbytes == len(_NULL) and bytes(value) == _NULL
 
 
 def _mend_stream_options(members: Members, stream: bool | None, dialect: Dialect) -> None:
