@@ -9,10 +9,11 @@ import json
 import struct
 from collections.abc import Callable
 from contextlib import aclosing
+from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.engine.remote.asking import CREATED, SECRET
 from tests.engine.remote.test_remote_engine import SALT, using
@@ -677,8 +678,9 @@ SHAPES = {**responses.EVENTS, **anthropic.EVENTS}
     kind=st.sampled_from(sorted(SHAPES)),
     more=st.dictionaries(st.sampled_from(["response", "item", "a", "delta"]), JSON),
 )
+@example(kind="response.in_progress", more={"response": {"": False}})
 def test_what_was_pruned_once_has_nothing_more_to_prune(kind: str, more: dict[str, Any]) -> None:
-    value = {"type": kind} | more
+    value = deepcopy({"type": kind} | more)
     try:
         changed = prune(value, SHAPES[kind])
     except EngineFailed:
