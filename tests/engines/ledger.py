@@ -33,7 +33,7 @@ class Refusal(AssertionError):
         super().__init__(f"{status}: {error}")
         self.status = status
         self.error = error
-        self.by_name = status == 400 and error["code"] in BY_NAME
+        self.by_name = status == 400 and error.get("code") in BY_NAME
 
 
 class NotOffered(AssertionError):

@@ -35,6 +35,7 @@ def main() -> None:
         params.mmproj.path = str(words.mmproj)
     if words.embeddings:
         params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{words.pooling.upper()}"]
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
@@ -54,6 +55,7 @@ def _words() -> argparse.Namespace:
     parser.add_argument("--chat-template-file", type=Path)
     parser.add_argument("--metrics", action="store_true")
     parser.add_argument("--embeddings", action="store_true")
+    parser.add_argument("--pooling", choices=["mean", "cls", "last"], default="mean")
     return parser.parse_args()
 
 

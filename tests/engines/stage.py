@@ -94,15 +94,15 @@ class Stage:
         short: Json = {"messages": HELLO, "max_tokens": 12, "temperature": 0} if path == "chat/completions" else {}
         body = json.dumps({"model": ID} | short | members).encode()
         answer = self.http.post(path, content=body, headers={"Content-Type": "application/json"})
-        receipt = self._receipt(answer, body)
+        receipt = self._receipt(path, answer, body)
         if answer.status_code != 200:
             error = answer.json()["error"]
-            assert set(error) == {"message", "type", "param", "code"}
+            assert set(error) == ({"message", "type"} if path == "messages" else {"message", "type", "param", "code"})
             raise Refusal(answer.status_code, error)
         assert [event for event in receipt.facts.events if isinstance(event, RequestForwarded)]
         return Reply(answer.content, receipt)
 
-    def _receipt(self, answer: httpx.Response, asked: bytes) -> Receipt:
+    def _receipt(self, path: str, answer: httpx.Response, asked: bytes) -> Receipt:
         digest = answer.headers["X-ACI-Keyset-Digest"]
         if digest not in self._keysets:
             self._keysets[digest] = parse_keyset(self.http.get(f"aci/keysets/{digest}").content)
@@ -113,6 +113,7 @@ class Stage:
             self._keysets[digest],
             asked=asked,
             answered=answer.content,
+            endpoint=f"/v1/{path}",
             manifest=self.manifest.digest(),
         )
 
