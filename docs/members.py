@@ -59,6 +59,8 @@ client.responses.create(model=MODEL, input="Say hello.")
 * `tools` are functions, which the client runs. Tools that run beside the model (`web_search`, `mcp`,
   `code_interpreter`, `file_search`, ...) and custom ones are refused by name. Functions are strict unless they say
   `strict: false`.
+* A stream ends with `response.completed`, or `response.incomplete` where `max_output_tokens` cut it short (vLLM calls
+  both completed, which is put right), or, where it fails, with an event `error`.
 * llama-server's events lack the places that OpenAI's SDKs need, and SGLang's were not looked at: neither is offered.
 * `input` has messages (`input_text`, `output_text`, `refusal`, `input_image`), `function_call`, `function_call_output`
   and `reasoning`; references to stored items, files and audio are refused by name. Images are checked and bounded as in

@@ -522,6 +522,26 @@ def test_a_response_that_failed_is_no_answer() -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_the_end_of_a_response_that_was_cut_short_is_called_so(size: int) -> None:
+    """vLLM writes ``response.completed`` whatever the status; SDKs wait for ``response.incomplete``."""
+    raw = stream_of(RESPONSES, max_output_tokens=1)
+    *events, last = theirs.read_named(raw)
+    assert (last["type"], last["response"]["status"]) == ("response.completed", "incomplete")
+    ended = {**last, "type": "response.incomplete"}
+    got = mended(RESPONSES, raw, size=size, max_output_tokens=1)
+    assert theirs.read_named(got) == [*events, ended]
+    assert got[-1].startswith(b"event: response.incomplete\n")
+    assert mended(RESPONSES, [*raw[:-1], theirs.named(ended)], max_output_tokens=1) == got
+
+
+def test_the_end_of_a_response_without_the_response_is_no_answer() -> None:
+    *raw, _ = stream_of(RESPONSES)
+    for kind in ("response.completed", "response.incomplete"):
+        with pytest.raises(EngineFailed):
+            mended(RESPONSES, [*raw, theirs.named({"type": kind, "sequence_number": 9})])
+
+
 def test_a_message_without_a_reason_to_end_is_no_answer() -> None:
     whole = {**theirs.message_whole(sent(MESSAGES), TEXT), "stop_reason": None}
     with pytest.raises(EngineFailed):

@@ -39,6 +39,7 @@ class Api:
         fails: those that tell of an error.
         whole: what may pass of an answer in one piece.
         check: raises EngineFailed for an answer, or an event, that says that the answer isn't complete.
+        retype: gives an event the type that it should have had, and says whether it had another.
     """
 
     events: Mapping[str, Shape]
@@ -48,6 +49,7 @@ class Api:
     fails: frozenset[str]
     whole: Shape
     check: Callable[[Json], None]
+    retype: Callable[[Json], bool] = lambda event: False
 
 
 class ApiMender(EventsMender):
@@ -82,6 +84,8 @@ class ApiMender(EventsMender):
             changed |= own_head(head, self._call)
         self.usage = spent(answer, head) or self.usage
         api.check(answer)
+        if api.retype(answer):
+            changed, kind = True, answer["type"]
         raw = found.raw if not changed and framed(found, data, kind.encode()) else None
         frame = raw or b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(answer))
         if kind in api.ends:

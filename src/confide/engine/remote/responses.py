@@ -140,16 +140,29 @@ EVENTS: Final[dict[str, Shape]] = {
 }
 
 
+_WITH_RESPONSE: Final = frozenset(f"response.{name}" for name in _HEADS)
+
+
 def _check(event: Json) -> None:
     """Only what is complete, or ended as it may end, is an answer."""
     kind, response = event.get("type"), event.get("response")
     if response is None:
+        if kind in _WITH_RESPONSE:
+            raise broken()
         return
     expected = ("queued", "in_progress") if kind in {"response.created", "response.in_progress"} else _ENDED
     if response.get("status") not in expected:
         raise EngineFailed("The engine failed while it answered.")
     if expected is _ENDED and not isinstance(response.get("output"), list):
         raise broken()
+
+
+def _retype(event: Json) -> bool:
+    """The end of an answer that was cut short: vLLM says of it that it was completed, and the truth in its status."""
+    if event["type"] != "response.completed" or event["response"]["status"] != "incomplete":
+        return False
+    event["type"] = "response.incomplete"
+    return True
 
 
 _ENDED: Final = ("completed", "incomplete")
@@ -161,6 +174,7 @@ _API: Final = Api(
     fails=frozenset({"error", "response.failed"}),
     whole=_RESPONSE,
     check=_check,
+    retype=_retype,
 )
 
 SERVICE: Final = Service(
