@@ -26,6 +26,8 @@ it, in clear and sealed. Every answer's receipt was checked. A cell says
 * yes;
 * refused by name: the engine can't be held to it, so the request is refused with a 400 that names the member;
 * not offered by the engine: it has no such thing, and nothing claims it;
+* not offered here: the engine has it, and this server answers 404, since tenants' caches would mix there, or the
+  answers aren't in the form that SDKs read, or nobody looked at how the engine does it;
 * fails: something is promised, and the test did not see it kept.
 
 {chr(10).join(rows)}
