@@ -169,6 +169,7 @@ LLAMA_SERVER: Final = Dialect(
     reasoning="reasoning_content",
     least_top_logprobs=1,
     usage_per_choice=True,
+    computes_to_the_end=True,  # it looks for who has left now and then only
     client_errors_500=True,
 )
 

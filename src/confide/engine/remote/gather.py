@@ -1,4 +1,4 @@
-"""One body out of a mended stream, for engines whose whole answers don't tell the usage of all choices."""
+"""One body out of a mended stream, for engines whose whole answers lack usage, or are computed for nobody."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class Gatherer:
             into.function = into.function or {"name": function.get("name"), "arguments": ""}
             into.function["arguments"] += function["arguments"]
         if choice.get("logprobs"):
-            into.logprobs = [*(into.logprobs or ()), *(choice["logprobs"].get("content") or ())]
+            into.logprobs = into.logprobs or []
+            into.logprobs += choice["logprobs"].get("content") or ()
         into.finish = choice.get("finish_reason") or into.finish
 
     def body(self, usage: Usage) -> bytes:
