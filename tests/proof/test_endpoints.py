@@ -29,10 +29,11 @@ PATHS: Final = (COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
 STREAMED: Final = (COMPLETIONS, RESPONSES, MESSAGES)
 SEALED: Final = (COMPLETIONS, EMBEDDINGS)
 ENDS: Final = {
-    COMPLETIONS: b"data: [DONE]\n\n",
-    RESPONSES: b"event: response.completed\ndata: ",
-    MESSAGES: b"event: message_stop\ndata: ",
+    COMPLETIONS: (b"data: [DONE]\n\n",),
+    RESPONSES: (b"event: response.completed\ndata: ", b"event: response.incomplete\ndata: "),
+    MESSAGES: (b"event: message_stop\ndata: ",),
 }
+"""A response is incomplete where the echo could not say all of an odd text."""
 ALPHABET: Final = 'abc dé\n\t"\\/{}[]:,|\u2028\u0085ß漢字🦊\u200b'
 
 
@@ -123,7 +124,8 @@ def test_receipts_are_of_the_bytes(talk: Talk, path: str) -> None:
         if path != EMBEDDINGS:
             assert text_in(path, answer).split() == text.split()
         if stream:
-            assert ENDS[path] in answer.body.split(b"\n\n")[-2] + b"\n\n"
+            last = answer.body.split(b"\n\n")[-2] + b"\n\n"
+            assert any(end in last for end in ENDS[path])
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -183,7 +185,7 @@ def test_a_stream_for_an_old_client_comes_in_one_piece(talk: Talk, path: str) ->
     fields = {"Content-Type": "application/json", **talk.client.headers, "Content-Length": str(len(body))}
     answer = talk.client.exchange(request("POST", path, fields, version="1.0"), body)
     assert (answer.status, text_in(path, answer)) == (200, "the sea")
-    assert ENDS[path] in answer.body
+    assert any(end in answer.body for end in ENDS[path])
     assert talk.checked(path, body, answer) is None
 
 
