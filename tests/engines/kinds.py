@@ -220,7 +220,7 @@ TRANSFORMERS: Final = Kind(
         for name in ("stop", "ignore_eos", "response_format", "logprobs", "presence_penalty")
     }
     | {"Invalid 'n': integer above maximum value": "`n` is refused by name"},
-    lacking=dict.fromkeys(("error_context_length", "errors"), (SILENT, NO_LIMIT)),
+    lacking=dict.fromkeys(("error_context_length", "errors", "context_window_exceeded"), (SILENT, NO_LIMIT)),
     attached=lambda weights: {"upstream_model": weights, "context_length": 8192, "vision": True},
 )
 
