@@ -4,15 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from confide.errors import ApiError, InvalidRequest
 from confide.wire.complaints import explain
 
 S = TypeVar("S", bound=Struct)
+
+
+class EngineMembers(Struct, kw_only=True):
+    """What open engines add to requests for text."""
+
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    typical_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    stop_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool | None = None
+    use_beam_search: bool | None = None
+    prompt_logprobs: int | None = None
+    return_token_ids: bool | None = None
+    logits_processors: Any = None
+
+    # Constraints on the output. Ignoring one would break a promise.
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    structural_tag: Any = None
+    grammar: Any = None
+    json_schema: Any = None
+    regex: Any = None
+    ebnf: Any = None
+
 
 MOST_VALUES: Final = 1_000_000
 """The most brackets, braces and commas in a body. Each may become an object of 60 bytes out of one or two, so that

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from confide.wire.members import decode, refuse_all_but
+from confide.wire.members import EngineMembers, decode, refuse_all_but
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -236,7 +236,7 @@ class StreamOptions(Struct):
 # The request ---------------------------------------------------------------------------------------------------------
 
 
-class ChatRequest(Struct):
+class ChatRequest(EngineMembers):
     """One chat-completions request, decoded. Members are grouped by what a server does with them (:data:`HINTS`…)."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -285,18 +285,7 @@ class ChatRequest(Struct):
     web_search_options: Json | None = None
     moderation: Json | None = None
 
-    # What open engines add: sampling.
-    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    typical_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    ignore_eos: bool | None = None
-    min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
-    stop_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
-    allowed_token_ids: list[int] | None = None
-    include_stop_str_in_output: bool | None = None
+    # What open engines add to chat.
     chat_template_kwargs: Json | None = None
     chat_template: str | None = None
     add_generation_prompt: bool | None = None
@@ -304,23 +293,7 @@ class ChatRequest(Struct):
     echo: bool | None = None
     documents: list[Json] | None = None
     best_of: int | None = None
-    use_beam_search: bool | None = None
     thinking_token_budget: int | None = None
-    prompt_logprobs: int | None = None
-    return_token_ids: bool | None = None
-    logits_processors: Any = None
-
-    # What open engines add: constraints on the output. Ignoring one would break a promise.
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
-    structural_tag: Any = None
-    grammar: Any = None
-    json_schema: Any = None
-    regex: Any = None
-    ebnf: Any = None
 
     @property
     def token_limit(self) -> int | None:

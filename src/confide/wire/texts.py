@@ -11,11 +11,18 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from confide.errors import InvalidRequest
 from confide.wire.answers import LEAST_LOGPROB, Usage
-from confide.wire.members import check_bias, check_provider, check_stops, check_stream_options, decode
+from confide.wire.members import (
+    EngineMembers,
+    check_bias,
+    check_provider,
+    check_stops,
+    check_stream_options,
+    decode,
+)
 from confide.wire.openai import Int64, Json, Penalty, Positive, ResponseFormat, StreamOptions
 
 DEFAULT_TOKENS: Final = 16
@@ -27,7 +34,7 @@ MOST_CHOICES: Final = 128
 Token = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
-class CompletionRequest(Struct):
+class CompletionRequest(EngineMembers):
     """One request for completions of texts, decoded."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -60,36 +67,11 @@ class CompletionRequest(Struct):
     provider: Json | None = None
 
     # What open engines add.
-    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    typical_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    ignore_eos: bool | None = None
-    min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
-    stop_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
-    allowed_token_ids: list[int] | None = None
-    include_stop_str_in_output: bool | None = None
     add_special_tokens: bool | None = None
     skip_special_tokens: bool | None = None
     truncate_prompt_tokens: Positive | None = None
-    use_beam_search: bool | None = None
-    prompt_logprobs: int | None = None
-    return_token_ids: bool | None = None
     prompt_embeds: Any = None
-    logits_processors: Any = None
     response_format: ResponseFormat | None = None
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
-    structural_tag: Any = None
-    grammar: Any = None
-    json_schema: Any = None
-    regex: Any = None
-    ebnf: Any = None
 
     @property
     def prompts(self) -> list[str | list[int]]:
