@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from confide.engine.remote import failures
+from confide.engine.remote.dialect import Dialect
 from confide.engine.remote.rules import broken
 from confide.engine.remote.shapes import LONGEST_EVENT
 from confide.errors import ApiError, EngineFailed
@@ -17,15 +19,27 @@ class EventsMender(ABC):
 
     last: bytes = DONE
 
-    def __init__(self) -> None:
-        self.usage = Usage()
+    def __init__(self, dialect: Dialect) -> None:
         self.done = False
+        self._dialect = dialect
+        self._spent = Usage()
         self._begun = False
         self._reader = EventReader(LONGEST_EVENT)
         self._failure: ApiError | None = None
 
+    @property
+    def usage(self) -> Usage:
+        """Tokens until now."""
+        return self._spent
+
     def feed(self, data: bytes) -> list[bytes]:
-        """See :meth:`confide.engine.remote.service.Mender.feed`: what was complete before a failure is given first."""
+        """Take some bytes, and give the events that they complete.
+
+        Raises:
+            ApiError: the engine tells of an error, in its first event;
+            EngineFailed: it does so later, or what it sends is no answer. What was complete before is given first, and
+                the error is raised by the next call, this one's or :meth:`end`.
+        """
         out: list[bytes] = []
         if self._failure is not None:
             raise self._failure
@@ -33,21 +47,31 @@ class EventsMender(ABC):
             return out
         try:
             for found in self._reader.feed(data):
-                # Comments are the engine's way to keep a connection, not ours.
-                if found.data is not None and self._event(found, found.data, out):
+                if found.data is None:  # comments are the engine's way to keep a connection, not ours
+                    continue
+                if self._event(found, found.data, out):
                     self.done = True
                     break
+                self._begun = True
         except ValueError:
             self._failure = broken("something that is no stream of events")
         except ApiError as error:
-            self._failure = EngineFailed("The engine failed while it answered.") if self._begun or out else error
+            self._failure = error
         if self._failure is not None and not out:
             raise self._failure
-        self._begun |= bool(out)
         return out
 
+    def _told(self, data: bytes) -> ApiError:
+        """The error that an engine tells of: while nothing was sent to the client it may still become a status."""
+        error = failures.from_event(data, self._dialect)
+        return EngineFailed("The engine failed while it answered.") if self._begun else error
+
     def end(self) -> None:
-        """See :meth:`confide.engine.remote.service.Mender.end`."""
+        """The engine's answer has ended.
+
+        Raises:
+            EngineFailed: before it was complete. A missing end after a complete answer is forgiven.
+        """
         if self._failure is not None:
             raise self._failure
         if not self._complete or (self._reader.pending and not self.done):

@@ -17,17 +17,16 @@ from typing import Any, Final
 import msgspec
 
 from confide.engine.base import ChatCall
-from confide.engine.remote import failures
 from confide.engine.remote.calls import CallsMender
 from confide.engine.remote.dialect import Dialect
+from confide.engine.remote.events import EventsMender
 from confide.engine.remote.rules import broken, choices_of, finish_reason, is_legacy, logprobs_json, trim_logprobs
-from confide.engine.remote.shapes import LONGEST_EVENT, Choice, Chunk, Delta, RightChunk, Spent
+from confide.engine.remote.shapes import Choice, Chunk, Delta, RightChunk, Spent
 from confide.engine.remote.whole import mend_whole
-from confide.errors import ApiError, EngineFailed
-from confide.seal.events import Event, EventReader
+from confide.seal.events import Event
 from confide.wire.answers import Usage
 from confide.wire.lookalike import Lookalike
-from confide.wire.sse import DONE, event
+from confide.wire.sse import event
 
 __all__ = ["StreamMender", "mend_whole"]
 
@@ -80,15 +79,12 @@ class _Piece:
     choices: list[Choice] = field(default_factory=list)
 
 
-class StreamMender:
+class StreamMender(EventsMender):
     """Mends one stream. No I/O: bytes in, whole events for the client out, without ``[DONE]``."""
 
-    last: Final = DONE
-
     def __init__(self, call: ChatCall, dialect: Dialect) -> None:
+        super().__init__(dialect)
         self._call = call
-        self._dialect = dialect
-        self._reader = EventReader(LONGEST_EVENT)
         self._lookalike = Lookalike()
         self._legacy = is_legacy(call)
         self._states = [_State(CallsMender(call, index)) for index in range(choices_of(call))]
@@ -96,10 +92,7 @@ class StreamMender:
         options = call.request.stream_options
         self._usage_wanted = options is not None and bool(options.include_usage)
         self._created: int | None = None
-        self._begun = False
         self._plain = False  # the last event was a piece of text that passed, and the next may be one
-        self._done = False
-        self._failure: ApiError | None = None
 
     @property
     def id(self) -> str:
@@ -112,66 +105,30 @@ class StreamMender:
         return self._usage.told or Usage(completion=self._usage.pieces)
 
     @property
-    def done(self) -> bool:
-        """Whether nothing more is to come."""
-        return self._done
+    def _may_be_alike(self) -> bool:
+        return self._plain and not (self.done or self._reader.pending or self._failure)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take some bytes, and give the events that they complete.
-
-        Raises:
-            ApiError: the engine tells of an error, in its first event;
-            EngineFailed: it does so later, or what it sends is no answer. What was complete before is given first, and
-                the error is raised by the next call, this one's or :meth:`end`.
-        """
-        out: list[bytes] = []
-        if self._failure is not None:
-            raise self._failure
-        if self._done:
-            return out
-        if self._plain and not self._reader.pending and (alike := self._lookalike.texts(data)):
+        """As the frame does; what looks like the last chunk needs no look into it."""
+        if self._may_be_alike and (alike := self._lookalike.texts(data)):
             self._usage.pieces += len(alike)
             return [data] if len(alike) == 1 else [one + b"\n\n" for one in data[:-2].split(b"\n\n")]
-        try:
-            for found in self._reader.feed(data):
-                if self._event(found, out):
-                    break
-        except ValueError:
-            self._failure = broken("something that is no stream of events")
-        except ApiError as error:
-            self._failure = error
-        if self._failure is not None and not out:
-            raise self._failure
-        return out
-
-    def end(self) -> None:
-        """The engine's answer has ended.
-
-        Raises:
-            EngineFailed: before it was complete. A missing ``[DONE]`` after a complete answer is forgiven.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if not self._finished or (self._reader.pending and not self._done):
-            raise EngineFailed("The engine stopped before the answer was complete.")
+        return super().feed(data)
 
     @property
-    def _finished(self) -> bool:
+    def _complete(self) -> bool:
         return all(state.finish is not None for state in self._states)
 
     # Events ----------------------------------------------------------------------------------------------------------
 
-    def _event(self, found: Event, out: list[bytes]) -> bool:
+    def _event(self, found: Event, data: bytes, out: list[bytes]) -> bool:
         """Take one event; says whether it was the last, after which nothing is the client's."""
-        if found.data is None:  # comments are the engine's way to keep a connection, not ours
-            return False
+        self._plain = False
         if found.is_done:
-            self._done = True
             return True
         piece = _read(found)
         if piece.chunk.error is not None or piece.chunk.object == "error":
-            raise self._told(found.data)
-        self._begun = True
+            raise self._told(data)
         self._mend(piece)
         self._look(piece)
         out.extend(piece.out)
@@ -179,7 +136,6 @@ class StreamMender:
 
     def _look(self, piece: _Piece) -> None:
         """Learn what pieces of text look like, from one that passes as it is."""
-        self._plain = False
         if piece.raw is None or piece.chunk.usage is not None or len(piece.choices) != 1 or len(self._states) != 1:
             return
         (choice,) = piece.choices
@@ -187,11 +143,6 @@ class StreamMender:
         if delta.content and choice.finish_reason is None and choice.logprobs is None and not _says_more(delta):
             self._lookalike.learn(piece.raw, delta.content)
             self._plain = True
-
-    def _told(self, data: bytes) -> ApiError:
-        """The error that an engine tells of: while nothing was sent to the client it may still become a status."""
-        error = failures.from_event(data, self._dialect)
-        return EngineFailed("The engine failed while it answered.") if self._begun else error
 
     def _mend(self, piece: _Piece) -> None:
         chunk = piece.chunk
@@ -282,7 +233,7 @@ class StreamMender:
     def _write_usage(self, piece: _Piece) -> None:
         counted = self._usage
         expected = len(self._states) if self._dialect.usage_per_choice else 1
-        if not self._usage_wanted or counted.sent or counted.chunks < expected or not self._finished:
+        if not self._usage_wanted or counted.sent or counted.chunks < expected or not self._complete:
             return
         counted.sent = True
         assert counted.told is not None

@@ -58,9 +58,8 @@ class ApiMender(EventsMender):
     last: bytes = b""
 
     def __init__(self, call: Call[Any], dialect: Dialect, api: Api) -> None:
-        super().__init__()
+        super().__init__(dialect)
         self._call = call
-        self._dialect = dialect
         self._api = api
         self._started = False
 
@@ -72,7 +71,7 @@ class ApiMender(EventsMender):
         api, answer = self._api, read(data)
         kind = answer.get("type")
         if kind in api.fails or answer.get("error") is not None:
-            raise failures.from_event(data, self._dialect)
+            raise self._told(data)
         if not isinstance(kind, str) or kind not in api.events:
             return False
         changed = prune(answer, api.events[kind])
@@ -82,7 +81,7 @@ class ApiMender(EventsMender):
         self._started = True
         if head is not None:
             changed |= own_head(head, self._call)
-        self.usage = spent(answer, head) or self.usage
+        self._spent = spent(answer, head) or self._spent
         api.check(answer)
         if api.retype(answer):
             changed, kind = True, answer["type"]

@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Raw
 
 from confide.engine.base import COMPLETIONS, Call
-from confide.engine.remote import failures
 from confide.engine.remote.dialect import Dialect
 from confide.engine.remote.events import EventsMender, framed
 from confide.engine.remote.offers import offer
@@ -140,13 +139,12 @@ class TextMender(EventsMender):
     """Mends one stream."""
 
     def __init__(self, call: Call[CompletionRequest], dialect: Dialect) -> None:
-        super().__init__()
+        super().__init__(dialect)
         self._call = call
-        self._dialect = dialect
         self._choices = _Choices(call.request)
         self._created: int | None = None
         self._usage_due = call.request.wants_usage
-        self._told = False
+        self._counted = False
 
     @property
     def _complete(self) -> bool:
@@ -157,17 +155,17 @@ class TextMender(EventsMender):
             return True
         chunk = read(data)
         if chunk.get("error") is not None or chunk.get("object") == "error":
-            raise failures.from_event(data, self._dialect)
+            raise self._told(data)
         changed = prune(chunk, _ANSWER)
         choices: list[Json] = chunk.get("choices") or []
         changed |= each(self._choices.mend, choices)
         changed |= self._own_head(chunk)
         if chunk.get("usage") is not None:
-            self.usage, self._told, changed = _spent(chunk["usage"]), True, True
+            self._spent, self._counted, changed = _spent(chunk["usage"]), True, True
         if choices:
             raw = found.raw if not changed and framed(found, data) else None
             out.append(raw or event(texts.answer(chunk, choices, None)))
-        if self._usage_due and self._told and self._choices.complete:
+        if self._usage_due and self._counted and self._choices.complete:
             self._usage_due = False
             out.append(event(texts.answer(chunk, [], self.usage)))
         return False

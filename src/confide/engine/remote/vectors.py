@@ -103,5 +103,5 @@ class _NoStream(EventsMender):
         raise broken("a stream that nobody asked for")
 
 
-VECTORS: Final = Service("/embeddings", prepare, lambda call, dialect: _NoStream(), mend_whole, "input")
+VECTORS: Final = Service("/embeddings", prepare, lambda call, dialect: _NoStream(dialect), mend_whole, "input")
 """How embeddings are asked for."""
