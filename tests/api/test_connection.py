@@ -12,7 +12,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from confide.api import http1
-from confide.api.exchange import LEAVING
+from confide.api.exchange import LEAVING, STRAIGHT, StraightWriter
 from confide.api.head import MAX_HEADER_BYTES
 from confide.api.http1 import HttpProtocol
 
@@ -452,3 +452,57 @@ def test_bodies_of_answers(method: str, status: int, body: bytes) -> None:
 
     wire = talk(app, GET.replace(b"GET", method.encode()))
     assert (wire.written.partition(b"\r\n\r\n")[2], wire.end) == (body, "")
+
+
+# Writing without waiting ---------------------------------------------------------------------------------------------
+
+
+def test_pieces_written_at_once_stand_between_those_that_are_sent() -> None:
+    async def main() -> None:
+        states: list[bool] = []
+
+        async def streaming(scope: Scope, receive: Receive, send: Send) -> None:
+            straight: StraightWriter = scope["extensions"][STRAIGHT]
+            states.append(straight.writable)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+            states.append(straight.writable)
+            straight.write(b"at once")
+            await send({"type": "http.response.body", "body": b"last", "more_body": False})
+            with pytest.raises(RuntimeError):
+                straight.write(b"after the end")
+
+        connection, wire = opened(Told(streaming))
+        connection.data_received(GET)
+        await settled()
+        assert states == [False, True]
+        assert wire.written.endswith(b"\r\n\r\n5\r\nfirst\r\n7\r\nat once\r\n4\r\nlast\r\n0\r\n\r\n")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("why", ["slow", "gone", "not in chunks"])
+def test_nothing_is_written_at_once_to_who_does_not_take_it(why: str) -> None:
+    async def main() -> None:
+        written = asyncio.Event()
+        states: list[bool] = []
+
+        async def streaming(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+            await written.wait()
+            states.append(scope["extensions"][STRAIGHT].writable)
+
+        connection, wire = opened(Told(streaming))
+        connection.data_received(GET.replace(b"1.1", b"1.0") if why == "not in chunks" else GET)
+        await settled()
+        assert b"first" in wire.written
+        if why == "slow":
+            connection.pause_writing()
+        if why == "gone":
+            connection.connection_lost(None)
+        written.set()
+        await settled()
+        assert states == [False]
+
+    asyncio.run(main())

@@ -15,6 +15,7 @@ from typing import Final
 
 from starlette.types import Send
 
+from confide.api.exchange import StraightWriter
 from confide.api.proof import Abort, Record
 from confide.api.respond import JSON, send_bytes, store_down
 from confide.api.seen import Seen
@@ -43,6 +44,7 @@ class Answer:
         seen: where to note how it went.
         keep_alive: seconds of silence in a stream before a comment is sent, 0 for never.
         errors: how the endpoint tells of an error.
+        straight: writes without waiting, where the server can.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Answer:
         *,
         keep_alive: float,
         errors: ErrorForm = OPENAI,
+        straight: StraightWriter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
@@ -62,6 +65,7 @@ class Answer:
         self._seen = seen
         self._keep_alive = keep_alive
         self._errors = errors
+        self._straight = straight
         self._clock = clock
         self._last = clock()
         self._writing = False
@@ -147,6 +151,25 @@ class Answer:
         self._last = self._clock()
         if self._seen.first is None:
             self._seen.first = self._last
+
+    def at_once(self, data: bytes) -> bool:
+        """Write whole events without waiting, between two calls of :meth:`frame`.
+
+        Returns:
+            Whether it took them. Where it didn't, :meth:`frame` does, or says why not.
+        """
+        straight = self._straight
+        if straight is None or self._comment is not None or not straight.writable:
+            return False
+        if self._sealer is not None:
+            try:
+                data = self._sealer.feed(data)
+            except ApiError:  # from now on it seals nothing, and says so again when it is asked by `frame`
+                return False
+        if data:
+            straight.write(self._record.add(data))
+            self._last = self._clock()
+        return True
 
     async def finish(self, last: bytes) -> None:
         """Write the last event of a stream, once its receipt is stored."""

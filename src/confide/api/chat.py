@@ -21,12 +21,12 @@ from confide.api.answer import Answer
 from confide.api.auth import Doorman
 from confide.api.body import ClientLeft, headers_of, read_body
 from confide.api.endpoint import Asked, Endpoint
-from confide.api.exchange import LEAVING
+from confide.api.exchange import LEAVING, STRAIGHT
 from confide.api.proof import Prover, Record
 from confide.api.respond import internal_error, send_error, store_down
 from confide.api.seen import Meter, Seen
 from confide.api.vision import ImageRules, load_images
-from confide.engine.base import Call, Reply, last_event
+from confide.engine.base import Call, Reply, go_straight, last_event
 from confide.errors import ApiError, StoreError
 from confide.logs import place_of
 from confide.route.models import ModelTable, ServedModel
@@ -106,7 +106,15 @@ class InferenceRoute:
         name = request.model if request.model in self._models else None
         digest = BodyDigest(received)
         record = self._prover.begin(digest, owner=caller.owner, endpoint=endpoint.path, model=name)
-        answer = Answer(send, record, sealer, seen, keep_alive=self._limits.keep_alive, errors=endpoint.errors)
+        answer = Answer(
+            send,
+            record,
+            sealer,
+            seen,
+            keep_alive=self._limits.keep_alive,
+            errors=endpoint.errors,
+            straight=scope.get("extensions", {}).get(STRAIGHT),
+        )
         await self._recorded(scope, answer, Walked(caller.tenant, plain, digest, request, record, seen))
 
     async def _recorded(self, scope: Scope, answer: Answer, asked: Walked) -> None:
@@ -185,6 +193,7 @@ async def _stream(reply: Reply, answer: Answer) -> None:
     """Frames as they come; whatever goes wrong in their middle becomes an error event, and then the end."""
     failure: ApiError | None = None
     async with answer.stream():
+        go_straight(reply, answer.at_once)
         try:
             async for frame in reply:
                 await answer.frame(frame)

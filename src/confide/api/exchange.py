@@ -22,6 +22,9 @@ LEAVING: Final = "confide.leaving"
 """The extension of ASGI by which an application learns at once that the client has left: a function that takes what is
 to be called then, or None for nothing."""
 
+STRAIGHT: Final = "confide.straight"
+"""The extension of ASGI by which an application writes pieces of a body without waiting: a :class:`StraightWriter`."""
+
 _STATUS: Final = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
 _BATCH: Final = 1024 * 1024
 """Bytes of a body that are handed over together."""
@@ -33,6 +36,19 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 def status_line(status: int) -> bytes:
     """The first line of an answer."""
     return _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+class StraightWriter(Protocol):
+    """Writes between two messages of ASGI, in the order of the calls."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether a piece can be written now, without waiting."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of the body, not empty; only while :attr:`writable`."""
+        ...
 
 
 class Connection(Protocol):
@@ -110,7 +126,7 @@ class Exchange:
             "query_string": query,
             "headers": head.headers,
             "state": {},
-            "extensions": {LEAVING: self._when_leaving},
+            "extensions": {LEAVING: self._when_leaving, STRAIGHT: self},
         }
         protocol.server.total_requests += 1
         running = cast("Coroutine[Any, Any, None]", protocol.app(self._scope, self._receive, self._send))
@@ -177,6 +193,19 @@ class Exchange:
         self._on_leaving = call
         if call is not None and self.gone:
             call()
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client has the answer's beginning, keeps up, and is still there."""
+        protocol = self._protocol
+        return self._framed and self.started and not (protocol.paused or self.gone or protocol.transport is None)
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of the body at once, not empty; only while :attr:`writable`."""
+        transport = self._protocol.transport
+        if self.complete or transport is None:
+            raise RuntimeError("a body out of turn")
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def _receive(self) -> Message:
         """A piece of the body, as large as it can be; after the last one, that the client has left."""

@@ -6,7 +6,7 @@ bytes through unchanged, and one which generates tokens builds them from :mod:`c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -80,8 +80,9 @@ ChatCall: TypeAlias = Call[ChatRequest]
 class Reply(Protocol):
     """A request that an engine has accepted and is answering.
 
-    It may have two more members: ``forwarded``, the digest of the bytes that an engine in another process was sent, and
-    ``last``, the event that ends its stream where that isn't ``[DONE]``, there once the iteration has ended.
+    It may have three more members: ``forwarded``, the digest of the bytes that an engine in another process was sent;
+    ``last``, the event that ends its stream where that isn't ``[DONE]``, there once the iteration has ended; and
+    ``straight``, for :func:`go_straight`.
     """
 
     @property
@@ -106,6 +107,18 @@ def last_event(reply: Reply) -> bytes:
     """What ends the stream of a reply that was read to its end: ``[DONE]``, or the API's own last event."""
     last: bytes = getattr(reply, "last", DONE)
     return last
+
+
+def go_straight(reply: Reply, write: Callable[[bytes], bool]) -> None:
+    """Offer a reply a shorter way for the events that come while its iteration waits for them, if it knows one.
+
+    Args:
+        reply: one that is streamed, before its iteration begins.
+        write: takes whole events, and says whether it did. What it doesn't take, the iteration gives.
+    """
+    offer: Callable[[Callable[[bytes], bool]], None] | None = getattr(reply, "straight", None)
+    if offer is not None:
+        offer(write)
 
 
 class Engine(Protocol):

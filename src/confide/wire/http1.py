@@ -51,7 +51,7 @@ class ChunkReader:
         out: list[bytes] = []
         if self._pending:
             data, self._pending = self._pending + data, b""
-        at = 0 if self._left or self._between or self._trailer else self._whole_chunks(data, out)
+        at = 0 if self._left or self._between or self._trailer else _whole_chunks(data, out)
         while at < len(data) and not self.done:
             after = self._step(data, at, out)
             if after == at:
@@ -64,19 +64,14 @@ class ChunkReader:
             self.rest += data[at:]
         return out
 
-    @staticmethod
-    def _whole_chunks(data: bytes, out: list[bytes]) -> int:
-        """Take chunks that are whole: a stream has few others, and to take one apart costs three times as much. Gives
-        the place of the first that isn't."""
-        at = 0
-        while (found := _SIZE.match(data, at)) is not None:
-            begin = found.end()
-            end = begin + int(found[1], 16)
-            if end == begin or data[end : end + 2] != b"\r\n":
-                break
-            out.append(data[begin:end])
-            at = end + 2
-        return at
+    def whole(self, data: bytes) -> bytes:
+        """The body's part of some bytes, if they are whole chunks; else nothing. They still count as not taken."""
+        if self._left or self._between or self._trailer or self._pending:
+            return b""
+        out: list[bytes] = []
+        if _whole_chunks(data, out) < len(data):
+            return b""
+        return out[0] if len(out) == 1 else b"".join(out)
 
     def _step(self, data: bytes, at: int, out: list[bytes]) -> int:
         """Take one part of a chunk; gives where the next begins, or the same place where more must come first."""
@@ -117,6 +112,20 @@ class ChunkReader:
         return end
 
 
+def _whole_chunks(data: bytes, out: list[bytes]) -> int:
+    """Take chunks that are whole: a stream has few others, and to take one apart costs three times as much. Gives the
+    place of the first that isn't."""
+    at = 0
+    while (found := _SIZE.match(data, at)) is not None:
+        begin = found.end()
+        end = begin + int(found[1], 16)
+        if end == begin or data[end : end + 2] != b"\r\n":
+            break
+        out.append(data[begin:end])
+        at = end + 2
+    return at
+
+
 # Answers -------------------------------------------------------------------------------------------------------------
 
 
@@ -153,17 +162,18 @@ def parse_response_head(data: bytes) -> ResponseHead:
 class ResponseReader:
     """One answer to a request that isn't HEAD: ``head`` once it was read, ``done`` once the body was.
 
-    ``reusable`` says whether the connection can take another request once it is done.
+    ``reusable`` says whether the connection can take another request once it is done; ``chunks`` reads the body where
+    it comes in chunks.
     """
 
-    __slots__ = ("_begun", "_chunks", "_left", "done", "head", "reusable")
+    __slots__ = ("_begun", "_left", "chunks", "done", "head", "reusable")
 
     def __init__(self) -> None:
         self.head: ResponseHead | None = None
         self.done = False
         self.reusable = False
         self._begun = b""
-        self._chunks: ChunkReader | None = None
+        self.chunks: ChunkReader | None = None
         self._left: int | None = None
 
     @property
@@ -177,8 +187,8 @@ class ResponseReader:
         Raises:
             BadHttp: no answer, or bytes after it.
         """
-        if self._chunks is not None and not self.done:
-            return self._chunked(self._chunks, data)
+        if self.chunks is not None and not self.done:
+            return self._chunked(self.chunks, data)
         while self.head is None:
             data = self._begun + data
             end = data.find(b"\r\n\r\n")
@@ -205,7 +215,7 @@ class ResponseReader:
         if coding is not None:
             if coding.lower() != "chunked" or length is not None or not head.version:
                 raise BadHttp("a body whose end is unclear")
-            self._chunks = ChunkReader()
+            self.chunks = ChunkReader()
         elif head.status in (204, 304):
             self.done = True
         elif length is not None:
@@ -219,8 +229,8 @@ class ResponseReader:
     def _body(self, data: bytes) -> list[bytes]:
         if self.done:
             raise BadHttp("bytes after an answer")
-        if self._chunks is not None:
-            return self._chunked(self._chunks, data)
+        if self.chunks is not None:
+            return self._chunked(self.chunks, data)
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
@@ -237,6 +247,6 @@ class ResponseReader:
 
     def eof(self) -> bool:
         """The connection has ended; says whether the answer is whole."""
-        if self.head is not None and self._chunks is None and self._left is None:
+        if self.head is not None and self.chunks is None and self._left is None:
             self.done = True
         return self.done

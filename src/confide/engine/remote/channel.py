@@ -15,12 +15,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from confide.engine.remote.address import Address
-from confide.engine.remote.connection import Connection, Pool
+from confide.engine.remote.connection import MOST_STREAM, Connection, Pool, Straight
 from confide.engine.remote.failures import LONGEST_BODY as LONGEST_ERROR
 from confide.errors import EngineFailed
-
-MOST_STREAM: Final = 1024 * 1024 * 1024
-"""The most bytes of one stream."""
 
 _LONGEST_PAGE: Final = 4 * 1024 * 1024
 _DRAIN_SECONDS: Final = 0.25
@@ -62,11 +59,12 @@ class Incoming:
         self._left = MOST_STREAM
         self._ended = self._closed = False
 
-    async def read(self, until: float) -> bytes | None:
+    async def read(self, until: float, straight: Straight | None = None) -> bytes | None:
         """The next piece; None at the end.
 
         Args:
             until: when to give up, by the loop's clock.
+            straight: may take pieces before; this gives the first one that it doesn't.
 
         Raises:
             TimeoutError: it didn't come in time.
@@ -81,10 +79,10 @@ class Incoming:
                 return None
             if connection.lost:
                 raise EngineFailed(CUT)
-            await connection.more(until)
+            await connection.more(until, straight)
         self._ended = False
         self._left -= len(data)
-        if self._left < 0:
+        if self._left < connection.passed:
             raise EngineFailed("The engine gave an answer that is too long.")
         return data
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, cast
+from collections.abc import Callable
+from typing import Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,13 +20,23 @@ _MOST_UNREAD: Final = 256 * 1024
 _LOOK_SECONDS: Final = 60.0
 _ONE_WRITE: Final = 64 * 1024
 
+MOST_STREAM: Final = 1024 * 1024 * 1024
+"""The most bytes of one stream."""
+
+Straight: TypeAlias = Callable[[bytes], float | None]
+"""Takes a piece of a body where it comes: until when more must follow, by the loop's clock. None: it didn't take it."""
+
 
 class Connection(asyncio.Protocol):
-    """One connection, one exchange at a time. ``served``: it has answered before."""
+    """One connection, one exchange at a time.
+
+    ``served``: it has answered before; ``passed``: bytes of the answer's body that went straight.
+    """
 
     def __init__(self) -> None:
         self.reader = ResponseReader()
         self.served = False
+        self.passed = 0
         self.lost = False
         self.idle_since = 0.0
         self._loop = asyncio.get_running_loop()
@@ -34,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._unread = 0
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
+        self._straight: Straight | None = None
         self._until = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -41,6 +53,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._straight is not None and self._went(self._straight, data):
+            return
         try:
             pieces = self.reader.feed(data)
         except BadHttp:
@@ -52,6 +66,19 @@ class Connection(asyncio.Protocol):
                 self._paused = True
                 self._transport.pause_reading()
         self._wake()
+
+    def _went(self, straight: Straight, data: bytes) -> bool:
+        """Whether they were taken where they came: the wait goes on, and nobody is woken for them."""
+        waiter, chunks = self._waiter, self.reader.chunks
+        if waiter is None or waiter.done() or chunks is None or self.passed > MOST_STREAM:
+            return False
+        body = chunks.whole(data)
+        until = straight(body) if body else None
+        if until is None:
+            return False
+        self.passed += len(body)
+        self._until = until
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -68,6 +95,7 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes) -> None:
         """Send a request."""
         self.reader = ResponseReader()
+        self.passed = 0
         if self._transport is None or self.lost:
             return
         if len(body) <= _ONE_WRITE:
@@ -86,8 +114,8 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def more(self, until: float) -> None:
-        """Return when something has happened.
+    async def more(self, until: float, straight: Straight | None = None) -> None:
+        """Return when something has happened that ``straight`` didn't take.
 
         One timer serves all waits, since setting one for each costs more than the wait.
 
@@ -98,10 +126,11 @@ class Connection(asyncio.Protocol):
         if self._timer is None or self._timer.when() > until:
             self._look_later()
         self._waiter = self._loop.create_future()
+        self._straight = straight
         try:
             await self._waiter
         finally:
-            self._waiter = None
+            self._waiter = self._straight = None
 
     def _look_later(self) -> None:
         if self._timer is not None:

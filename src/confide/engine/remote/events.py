@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from confide.engine.remote import failures
 from confide.engine.remote.dialect import Dialect
@@ -60,6 +61,10 @@ class EventsMender(ABC):
         if self._failure is not None and not out:
             raise self._failure
         return out
+
+    def passes(self, data: bytes, write: Callable[[bytes], bool]) -> bool:
+        """None does, unless the API at hand says otherwise."""
+        return False
 
     def _told(self, data: bytes) -> ApiError:
         """The error that an engine tells of: while nothing was sent to the client it may still become a status."""

@@ -11,6 +11,7 @@ chunks on which both official SDKs insist.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -104,16 +105,23 @@ class StreamMender(EventsMender):
         """Tokens until now: as the engine told, or the number of its pieces while it hasn't."""
         return self._usage.told or Usage(completion=self._usage.pieces)
 
-    @property
-    def _may_be_alike(self) -> bool:
-        return self._plain and not (self.done or self._reader.pending or self._failure)
-
     def feed(self, data: bytes) -> list[bytes]:
         """As the frame does; what looks like the last chunk needs no look into it."""
-        if self._may_be_alike and (alike := self._lookalike.texts(data)):
+        if self._plain and (alike := self._lookalike.texts(data)):
             self._usage.pieces += len(alike)
             return [data] if len(alike) == 1 else [one + b"\n\n" for one in data[:-2].split(b"\n\n")]
-        return super().feed(data)
+        self._plain = False
+        out = super().feed(data)
+        self._plain &= not (self.done or self._reader.pending or self._failure)
+        return out
+
+    def passes(self, data: bytes, write: Callable[[bytes], bool]) -> bool:
+        """What looks like the last chunk."""
+        alike = self._lookalike.texts(data) if self._plain else ()
+        if not alike or not write(data):
+            return False
+        self._usage.pieces += len(alike)
+        return True
 
     @property
     def _complete(self) -> bool:

@@ -38,6 +38,10 @@ class Mender(Protocol):
         """
         ...
 
+    def passes(self, data: bytes, write: Callable[[bytes], bool]) -> bool:
+        """Have bytes written that need no look into them; says whether they were. Else nothing has happened."""
+        ...
+
     def end(self) -> None:
         """The engine's answer has ended.
 
