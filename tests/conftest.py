@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from confide.engine.catalogue import DEFAULT
 from confide.engine.pull import LocalModel, pull
 from tests.postgres import Postgres, running
 
 ROOT = Path(__file__).parent.parent
+
+# A machine that is busy must fail no test.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 class Silent:
