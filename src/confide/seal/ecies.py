@@ -52,8 +52,12 @@ class Sealer:
 
     def seal(self, plaintext: bytes, aad: bytes | None) -> str:
         """One field."""
+        return self.digits(plaintext, aad).decode()
+
+    def digits(self, plaintext: bytes, aad: bytes | None) -> bytes:
+        """The same, as it is written."""
         nonce = self._random(NONCE_SIZE)
-        return hexlify(self._point + nonce + self._cipher.encrypt(nonce, plaintext, aad)).decode()
+        return hexlify(self._point + nonce + self._cipher.encrypt(nonce, plaintext, aad))
 
 
 class Opener:

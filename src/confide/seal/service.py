@@ -8,8 +8,7 @@ Each step is a type of its own, so that none can be left out: :class:`Session` (
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,11 +137,7 @@ class ResponseSealer:
         Raises:
             SealingFailed: it isn't sealed, and must not be sent.
         """
-        with self._step():
-            if self._ended:
-                raise ValueError("a second answer")
-            self._ended = True
-            return self._sealed(body)
+        return self._step(self._whole, body)
 
     def feed(self, data: bytes) -> bytes:
         """Some bytes of a stream; what comes out are whole events, so it may be nothing.
@@ -150,12 +145,7 @@ class ResponseSealer:
         Raises:
             SealingFailed: the stream ends here, as an error.
         """
-        with self._step():
-            if not (self._ended or self._events.pending):
-                alike = self._alike.sealed(data, self._pairs)
-                if alike:
-                    return alike
-            return b"".join([self._event(event) for event in self._events.feed(data)])
+        return self._step(self._fed, data)
 
     def end(self) -> None:
         """Say that the stream is complete; safe to repeat.
@@ -168,16 +158,29 @@ class ResponseSealer:
             raise SealingFailed
         self._ended = True
 
-    @contextmanager
-    def _step(self) -> Iterator[None]:
+    def _step(self, step: Callable[[bytes], bytes], data: bytes) -> bytes:
         if self._failed:
             raise SealingFailed
         self._failed = True  # until the step is complete
         try:
-            yield
+            out = step(data)
         except (BadJson, BadKey, ValueError):
             raise SealingFailed from None
         self._failed = False
+        return out
+
+    def _whole(self, body: bytes) -> bytes:
+        if self._ended:
+            raise ValueError("a second answer")
+        self._ended = True
+        return self._sealed(body)
+
+    def _fed(self, data: bytes) -> bytes:
+        if not (self._ended or self._events.pending):
+            alike = self._alike.sealed(data, self._pairs)
+            if alike:
+                return alike
+        return b"".join([self._event(event) for event in self._events.feed(data)])
 
     def _event(self, event: Event) -> bytes:
         if event.data is None:
