@@ -174,6 +174,13 @@ def test_hostile_input_is_no_surprise(name: str) -> None:
         assert parse_rim(HOSTILE[name]).references
 
 
+@pytest.mark.parametrize("element", ["<SoftwareIdentity ", "<ds:SignedInfo"])
+def test_what_has_no_canonical_form_is_refused(element: str) -> None:
+    """A namespace with a relative name, which Canonical XML rules out."""
+    with pytest.raises(MalformedEvidence, match="canonical"):
+        parse_rim(GOOD.replace(element, f'{element.rstrip()} xmlns:relative="x" ', 1).encode())
+
+
 @given(st.binary(max_size=200))
 def test_every_input_gives_a_value_or_one_exception(data: bytes) -> None:
     with pytest.raises(MalformedEvidence):

@@ -83,7 +83,7 @@ def parse_rim(data: bytes) -> Rim:
     root = _tree(_text(data))
     signature = _find_signature(root)
     info, value, key_info = _exactly(signature, {}, "SignedInfo", "SignatureValue", "KeyInfo")
-    signed = etree.tostring(info, method="c14n")  # while it is in its place: namespaces of the root belong to it
+    signed = _canonical(info)  # while it is in its place: namespaces of the root belong to it
     _detach(root, signature)
     meta = _only(root, "Meta")
     return Rim(
@@ -92,7 +92,7 @@ def parse_rim(data: bytes) -> Rim:
         product=_attribute(meta, "product"),
         edition=_attribute(meta, "edition"),
         references=_references(_only(root, "Payload")),
-        covered=etree.tostring(root, method="c14n"),
+        covered=_canonical(root),
         digest=_digest(info),
         signed=signed,
         signature=_base64(value, SIGNATURE_SIZE),
@@ -116,6 +116,15 @@ def _text(data: bytes) -> str:
     if len(tags) > _MOST_TAGS or any(len(tag) > _LONGEST_TAG for tag in tags):
         raise _wrong(f"it has more than {_MOST_TAGS} tags, or one longer than {_LONGEST_TAG} characters")
     return text
+
+
+def _canonical(element: Any) -> bytes:
+    """Canonical XML. What is well-formed may have none: relative names of namespaces are ruled out."""
+    try:
+        written: bytes = etree.tostring(element, method="c14n")
+    except etree.LxmlError as failed:
+        raise _wrong(f"it has no canonical form ({failed})") from None
+    return written
 
 
 def _tree(text: str) -> Any:
