@@ -272,6 +272,15 @@ def test_what_can_not_be_attached_to(pages: dict[str, Any], more: dict[str, Any]
     assert str(one.url.split(":")[2].split("/")[0]) not in str(caught.value)
 
 
+def test_sglangs_router_is_not_sglang() -> None:
+    """It would drop the salt, and we would believe that tenants' caches are apart."""
+    pages = {"/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "local"}]}}
+    with standing_in("sglang", pages=pages) as one:
+        with pytest.raises(ConfigError, match="router"):
+            using(one, _nothing, dialect="sglang")
+        using(one, _nothing, dialect="openai")
+
+
 def test_an_adapter_is_not_the_model() -> None:
     entries = [{"id": MODEL, "max_model_len": 5, "parent": None}, {"id": "adapter", "parent": MODEL}]
     with standing_in("vllm", pages={"/v1/models": {"data": entries}}) as one:

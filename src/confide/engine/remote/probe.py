@@ -25,6 +25,8 @@ _UNKNOWN: Final = "unknown"
 _NO_ROUTE: Final = frozenset({401, 403, 404, 405, 501})
 """llama.cpp answers 501 where it was started for the other kind of model."""
 _MOST_TOKENS: Final = 2**31 - 1
+_SGLANG_ROUTER: Final = "local"
+"""Who owns models, by the word of SGLang's router; SGLang itself says ``sglang``."""
 _ANY_NAME: Final = frozenset({"llama-server", "transformers"})
 """These answer under any name, or under the names of models that they have yet to load."""
 
@@ -177,6 +179,12 @@ async def _from_entry(channel: Channel, found: Found, entry: Json) -> Found:
 
 
 async def _sglang(channel: Channel, found: Found, entry: Json) -> Found:
+    """Not its router, which writes requests anew without the salt that keeps tenants' caches apart (0.3.2)."""
+    if entry.get("owned_by") == _SGLANG_ROUTER:
+        raise ConfigError(
+            "SGLang's router answers there, and not SGLang: it drops what keeps tenants' prompt caches apart, so set "
+            "dialect = \"openai\", and see that the engines behind it have no prompt cache"
+        )
     info = await _page(channel, "/model_info") or await _page(channel, "/get_model_info")
     sees = _flag(info, "has_image_understanding")
     generates = _flag(info, "is_generation")
