@@ -17,7 +17,7 @@ from starlette.types import Send
 
 from confide.api.exchange import StraightWriter
 from confide.api.proof import Abort, Record
-from confide.api.respond import JSON, send_bytes, store_down
+from confide.api.respond import JSON, Field, fields_of, send_bytes, store_down
 from confide.api.seen import Seen
 from confide.errors import ApiError, StoreError
 from confide.seal.service import ResponseSealer
@@ -27,11 +27,10 @@ from confide.wire.sse import KEEP_ALIVE, MEDIA_TYPE
 
 log = logging.getLogger("confide.answer")
 
-_STREAM_HEADERS: Final = {
-    "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
+_STREAM: Final = fields_of(
+    {"Content-Type": f"{MEDIA_TYPE}; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+)
+_PLAIN: Final = fields_of(NOT_APPLIED)
 
 
 class Answer:
@@ -75,8 +74,8 @@ class Answer:
         self.started = False
 
     @property
-    def _headers(self) -> dict[str, str]:
-        return self._record.headers | (NOT_APPLIED if self._sealer is None else self._sealer.headers)
+    def _fields(self) -> list[Field]:
+        return self._record.fields + (_PLAIN if self._sealer is None else fields_of(self._sealer.headers))
 
     async def whole(self, body: bytes, *, media_type: bytes = JSON) -> None:
         """An answer in one piece.
@@ -99,7 +98,7 @@ class Answer:
         await self._record.commit(chat_id=self.chat_id)
         self.started = True
         self._seen.first = self._clock()
-        await send_bytes(self._send, out, media_type=media_type, headers=self._headers)
+        await send_bytes(self._send, out, media_type=media_type, fields=self._fields)
         self._seen.outcome = "answered"
 
     async def refuse(self, error: ApiError) -> None:
@@ -114,17 +113,16 @@ class Answer:
                 body = self._errors.body(error)
         self.started = True
         self._seen.told(error)
-        headers = {**error.headers, **self._record.headers, **NOT_APPLIED}
-        await send_bytes(self._send, body, status=error.status, headers=headers)
+        fields = fields_of(error.headers) + self._record.fields + _PLAIN
+        await send_bytes(self._send, body, status=error.status, fields=fields)
 
     # Streams ---------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[None]:
         """Begins a stream; inside, :meth:`frame` writes. Ends it with :meth:`finish`."""
-        headers = [(name.lower().encode(), value.encode()) for name, value in (_STREAM_HEADERS | self._headers).items()]
         self.started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.start", "status": 200, "headers": _STREAM + self._fields})
         self._later(self._keep_alive)
         try:
             yield

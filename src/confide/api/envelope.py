@@ -87,7 +87,8 @@ class Proven:
             if message["type"] == "http.response.start":
                 said = [*message.get("headers", ())]
                 names = {name for name, _ in said}
-                message["headers"] = said + [field for field in self.every() if field[0] not in names]
+                said += [field for field in self.every() if field[0] not in names]
+                message["headers"] = said
             return send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -159,10 +159,10 @@ class Record:
         self._lost = False
 
     @property
-    def headers(self) -> dict[str, str]:
-        """What the answer says about its receipt: nothing, once it is known that there won't be one."""
-        keyset = {"X-ACI-Keyset-Digest": self._identity.digest}
-        return keyset if self._lost else {"X-Receipt-Id": self._asked.receipt_id, **keyset}
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The headers in which the answer tells of its receipt: not of one that is known to be lost."""
+        keyset = (b"x-aci-keyset-digest", self._identity.digest.encode())
+        return [keyset] if self._lost else [(b"x-receipt-id", self._asked.receipt_id.encode()), keyset]
 
     @property
     def committed(self) -> bool:

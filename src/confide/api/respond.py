@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from starlette.types import Send
 
@@ -11,6 +12,14 @@ from confide.wire.failing import OPENAI, ErrorForm
 
 JSON = b"application/json"
 
+Field: TypeAlias = tuple[bytes, bytes]
+"""A header as it is written, its name in lower case."""
+
+
+def fields_of(headers: Mapping[str, str]) -> list[Field]:
+    """Headers as they are written."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
 
 async def send_bytes(
     send: Send,
@@ -18,18 +27,17 @@ async def send_bytes(
     *,
     status: int = 200,
     media_type: bytes = JSON,
-    headers: Mapping[str, str] | None = None,
+    fields: Iterable[Field] = (),
 ) -> None:
-    """One complete answer."""
-    fields = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
-    fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    """One complete answer; ``fields`` stand beside its type and its length."""
+    fields = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *fields]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 
 
 async def send_error(send: Send, error: ApiError, form: ErrorForm = OPENAI) -> None:
     """An error with its status."""
-    await send_bytes(send, form.body(error), status=error.status, headers=error.headers)
+    await send_bytes(send, form.body(error), status=error.status, fields=fields_of(error.headers))
 
 
 def store_down() -> ApiError:

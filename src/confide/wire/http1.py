@@ -19,8 +19,10 @@ MOST_HEAD: Final = 64 * 1024
 _MOST_LINE: Final = 4096
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\x00]*)?\r\n")
-_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n\x00]*)\r\n")
+_FIELD: Final = re.compile(_TOKEN + rb":[^\r\n\x00]*\r\n")
+_HEAD: Final = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\x00]*)?\r\n((?:" + _TOKEN + rb":[^\r\n\x00]*+\r\n)*+)"
+)
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\x00]*)?\r\n")
 _LENGTH: Final = re.compile(r"[0-9]{1,15}")
 
@@ -144,19 +146,15 @@ def parse_response_head(data: bytes) -> ResponseHead:
     Raises:
         BadHttp: it is no head of an answer.
     """
-    start = _STATUS.match(data)
-    if start is None:
-        raise BadHttp("no status line")
+    head = _HEAD.fullmatch(data)
+    if head is None:
+        raise BadHttp("no status line, or a line after it that is no header")
     headers: dict[str, str] = {}
-    at = start.end()
-    while at < len(data):
-        field = _FIELD.match(data, at)
-        if field is None:
-            raise BadHttp("a line that is no header")
-        name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1").rstrip(" \t")
+    for line in head[3].decode("latin-1").split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        at = field.end()
-    return ResponseHead(int(start[1]), int(start[2]), headers)
+    return ResponseHead(int(head[1]), int(head[2]), headers)
 
 
 class ResponseReader:

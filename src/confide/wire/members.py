@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from itertools import compress, repeat
+from operator import is_not
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -94,7 +96,7 @@ def _count(body: bytes, mark: bytes) -> int:
 def given(request: Struct) -> list[str]:
     """The names of the members that the request sets to something, in the order of the schema."""
     values = msgspec.structs.astuple(request)
-    return [name for name, value in zip(request.__struct_fields__, values, strict=True) if value is not None]
+    return list(compress(request.__struct_fields__, map(is_not, values, repeat(None))))
 
 
 def refuse_all_but(

@@ -7,6 +7,7 @@ open engines do; members that promise a constraint are all known here, so that n
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -394,4 +395,9 @@ def refuse_unsupported(request: ChatRequest, supported: frozenset[str]) -> None:
     Raises:
         InvalidRequest: ``unsupported_parameter``, with the member as ``param``.
     """
-    refuse_all_but(request, CORE | HINTS | supported, HARMLESS)
+    refuse_all_but(request, _allowed(supported), HARMLESS)
+
+
+@lru_cache(256)  # of engines there are few, and each says the same each time
+def _allowed(supported: frozenset[str]) -> frozenset[str]:
+    return CORE | HINTS | supported
