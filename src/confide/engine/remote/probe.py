@@ -183,7 +183,7 @@ async def _sglang(channel: Channel, found: Found, entry: Json) -> Found:
     if entry.get("owned_by") == _SGLANG_ROUTER:
         raise ConfigError(
             "SGLang's router answers there, and not SGLang: it drops what keeps tenants' prompt caches apart, so set "
-            "dialect = \"openai\", and see that the engines behind it have no prompt cache"
+            'dialect = "openai", and see that the engines behind it have no prompt cache'
         )
     info = await _page(channel, "/model_info") or await _page(channel, "/get_model_info")
     sees = _flag(info, "has_image_understanding")
