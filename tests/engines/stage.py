@@ -202,6 +202,11 @@ class Stage:
         return sum(int(ticks) for pid in pids for ticks in stat(pid)[11:13])
 
 
+PATIENT: Final = {"first_token_timeout": 900.0, "between_tokens_timeout": 900.0}
+"""A busy machine must fail no test. `transformers serve` holds text back until a word ends, and words of random weights
+may never end, so that all of an answer is one event."""
+
+
 def until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for it."""
     deadline = time.monotonic() + seconds
@@ -214,7 +219,7 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 def staged(folder: Path, kind: Kind, table: Mapping[str, Any], ledger: Ledger) -> Iterator[Stage]:
     """``confide serve`` with this table."""
     config = folder / "confide.toml"
-    config.write_text(toml(dict(table)))
+    config.write_text(toml({**PATIENT, **table}))
     with serving(folder, (), "--config", str(config), model=ID, patience=kind.patience) as running:
         stage = Stage(kind, running, ledger, table)
         yield stage
