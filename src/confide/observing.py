@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Final
 
 from confide.api.app import build_metrics
@@ -43,6 +42,8 @@ def board(settings: Settings, models: Sequence[str]) -> Board | None:
     """
     if settings.metrics is None:
         return None
+    from importlib.metadata import version
+
     file = settings.metrics_token_file
     token = None if file is None else one_line(file, "a token")
     layout = Layout(tuple(endpoint.path for endpoint in ENDPOINTS), tuple(models), version("confide"))

@@ -22,7 +22,6 @@ from confide.api.app import ApiParts, build
 from confide.api.attestation import Attestor
 from confide.api.auth import Doorman
 from confide.api.chat import ChatLimits
-from confide.api.fetch import PinnedFetcher
 from confide.api.images import ImagePolicy
 from confide.api.page import Page
 from confide.api.proof import Prover
@@ -289,4 +288,8 @@ def image_rules(settings: Settings) -> ImageRules:
     policy = ImagePolicy(
         max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels, allow_urls=settings.fetch_images
     )
-    return ImageRules(policy, PinnedFetcher() if settings.fetch_images else None)
+    if not settings.fetch_images:
+        return ImageRules(policy)
+    from confide.api.fetch import PinnedFetcher
+
+    return ImageRules(policy, PinnedFetcher())

@@ -1,5 +1,7 @@
 """From the settings of models to engines that answer, and to what the manifest says of them; part of the composition.
 
+What only some kinds of engines need is imported where one is opened, at start: it is a third of a server's memory.
+
 Order matters: files are read and checked before an engine gets them; engines in processes of their own are opened
 before the manifest is made, since only they know their version; the embedded engine loads after it was checked.
 """
@@ -22,15 +24,14 @@ from confide.config import ModelSettings, Settings
 from confide.engine import files
 from confide.engine import manifest as engine_manifest
 from confide.engine.base import Engine, EngineInfo
-from confide.engine.embedded import EmbeddedEngine, EmbeddedModel
+from confide.engine.embeddedmodel import EmbeddedModel
 from confide.engine.pull import LocalModel
 from confide.engine.remote import describe
 from confide.engine.remote.address import parse_address
-from confide.engine.remote.child import Child, ChildProgram
 from confide.engine.remote.describe import Measured
 from confide.engine.remote.engine import RemoteEngine, RemoteModel, Timeouts
 from confide.engine.remote.late import LateEngine
-from confide.engine.remote.launch import LAUNCHES
+from confide.engine.remote.launch import LAUNCHES, ChildProgram
 from confide.errors import ConfigError, OperatorError
 from confide.route.models import FREE, ServedModel
 from confide.route.replicas import Replica, Replicas
@@ -145,6 +146,8 @@ class _Embedded:
 
 
 def _embedded(settings: Settings, model: ModelSettings, local: LocalModel) -> _Embedded:
+    from confide.engine.embedded import EmbeddedEngine
+
     arguments = EmbeddedModel(
         path=local.path,
         projector=local.projector,
@@ -260,6 +263,8 @@ class _Child:
 
     async def open(self, secrets: Secrets, closing: AsyncExitStack) -> Opened:
         """Start it, wait until it is ready, and ask it for its version."""
+        from confide.engine.remote.child import Child
+
         child = Child(self.program)
         closing.push_async_callback(child.close)
         await child.start()

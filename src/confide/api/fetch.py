@@ -19,11 +19,10 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
 
 import httpx
 
-from confide.errors import ConfideError
+from confide.api.images import FetchError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -83,27 +82,6 @@ HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "co
 NOT_ALLOWED = "Invalid image URL. This server does not download from that address."
 FAILED = "Invalid image URL. The image could not be downloaded."
 TIMED_OUT = "Invalid image URL. The image could not be downloaded in time."
-
-
-class FetchError(ConfideError):
-    """No image came of it. The message is for the client and holds nothing of the URL; so is the code."""
-
-    def __init__(self, message: str, *, code: str = "invalid_image_url") -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-
-
-class Fetcher(Protocol):
-    """Whoever gets the bytes behind an https URL."""
-
-    async def fetch(self, url: str, *, max_bytes: int, seconds: float) -> bytes:
-        """The body, at most ``max_bytes`` of it, within ``seconds``; or FetchError."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close what it holds open."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
-
-from confide.api.fetch import Fetcher, FetchError
 from confide.api.imagehead import Header, HeaderError, check_work, read_header
-from confide.errors import InvalidRequest
+from confide.errors import ConfideError, InvalidRequest
+
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
 
 INVALID_URL = "invalid_image_url"
 PARSE_ERROR = "image_parse_error"
@@ -48,6 +48,27 @@ UNSUPPORTED = (
 )
 ANIMATED = "You uploaded an unsupported image: it is animated. Please send a non-animated image."
 BROKEN = "The image could not be read: its data is damaged, cut off or not as its header says."
+
+
+class FetchError(ConfideError):
+    """No image came of it. The message is for the client and holds nothing of the URL; so is the code."""
+
+    def __init__(self, message: str, *, code: str = "invalid_image_url") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class Fetcher(Protocol):
+    """Whoever gets the bytes behind an https URL."""
+
+    async def fetch(self, url: str, *, max_bytes: int, seconds: float) -> bytes:
+        """The body, at most ``max_bytes`` of it, within ``seconds``; or FetchError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what it holds open."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -173,7 +194,6 @@ def _verified(data: bytes, policy: ImagePolicy) -> Image:
 
 # What Pillow raises on damaged bytes, by reading and by trying; a decoder's error is never ours to pass on.
 _PILLOW_ERRORS = (
-    UnidentifiedImageError,
     OSError,
     SyntaxError,
     ValueError,
@@ -189,6 +209,8 @@ _PILLOW_ERRORS = (
 
 
 def _decoded(data: bytes, header: Header, policy: ImagePolicy) -> Image:
+    from PIL import Image as Pillow  # in the worker thread, and not in servers that are sent no image
+
     try:
         # Pillow has a bomb check of its own, with a higher limit. It can still meet a GIF whose frame is
         # larger than its screen, so the size that Pillow arrived at is compared again.

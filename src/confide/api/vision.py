@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from confide.api.fetch import Fetcher
-from confide.api.images import ImagePolicy, check_count, data_url, load_image
+from confide.api.images import Fetcher, ImagePolicy, check_count, data_url, load_image
 from confide.wire.openai import ChatRequest, ImagePart
 
 

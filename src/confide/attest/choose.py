@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from confide.attest.base import EvidenceFailed, EvidenceSource, GpuSource, TeeType
-from confide.attest.dev import DevGpu, DevMachine, DevSource
-from confide.attest.dev_pki import open_pki
-from confide.attest.dstack import SOCKETS, DstackSource
 from confide.attest.gpu import NvmlGpus
 from confide.attest.shared import SharedEvidence, SharedGpu
 from confide.attest.tsm import DIRECTORY, PROVIDERS, Files, OsFiles, TsmSource, find_provider
 from confide.errors import OperatorError
+
+if TYPE_CHECKING:
+    from confide.attest.dstack import DstackSource
+
+SOCKETS: Final = tuple(
+    Path(path)
+    for path in (
+        "/var/run/dstack.sock",
+        "/run/dstack.sock",
+        "/var/run/dstack/dstack.sock",
+        "/run/dstack/dstack.sock",
+    )
+)
+"""Where the socket of dstack's guest agent is found, in the order of dstack's own SDK."""
 
 Tee = Literal["auto", "dstack", "tdx", "sev-snp", "dev"]
 
@@ -52,23 +63,33 @@ def choose(tee: Tee, places: Places, seconds: float = 20.0) -> Sources:
         OperatorError: this machine has no such thing; the text says what was looked for.
     """
     if tee == "dev":
-        machine = DevMachine(open_pki(places.data_dir))
-        evidence, gpu = SharedEvidence(DevSource(machine), seconds), SharedGpu(DevGpu(machine.pki), seconds)
-        return Sources(evidence, gpu, development_roots=machine.pki.roots_pem())
-    source = _hardware(tee, places, seconds)
-    keys = source if isinstance(source, DstackSource) else None
-    return Sources(SharedEvidence(source, seconds), SharedGpu(NvmlGpus(), seconds), keys)
+        return _development(places, seconds)
+    source = keys = _dstack(tee, places, seconds)
+    return Sources(SharedEvidence(source or _tsm_source(tee, places), seconds), SharedGpu(NvmlGpus(), seconds), keys)
 
 
-def _hardware(
-    tee: Literal["auto", "dstack", "tdx", "sev-snp"], places: Places, seconds: float
-) -> DstackSource | TsmSource:
+def _development(places: Places, seconds: float) -> Sources:
+    from confide.attest.dev import DevGpu, DevMachine, DevSource
+    from confide.attest.dev_pki import open_pki
+
+    machine = DevMachine(open_pki(places.data_dir))
+    evidence, gpu = SharedEvidence(DevSource(machine), seconds), SharedGpu(DevGpu(machine.pki), seconds)
+    return Sources(evidence, gpu, development_roots=machine.pki.roots_pem())
+
+
+def _dstack(tee: str, places: Places, seconds: float) -> DstackSource | None:
     if tee in ("auto", "dstack"):
         socket = next((path for path in places.dstack_sockets if path.is_socket()), None)
         if socket is not None:
+            from confide.attest.dstack import DstackSource
+
             return DstackSource(socket, seconds)
         if tee == "dstack":
             raise OperatorError(f"no dstack guest agent: {_no_socket(places)}")
+    return None
+
+
+def _tsm_source(tee: Literal["auto", "dstack", "tdx", "sev-snp"], places: Places) -> TsmSource:
     found = _tsm(places)
     wanted: TeeType | None = None if tee == "auto" else _TEE_TYPES[tee]
     if found is None or wanted not in (None, found):

@@ -31,16 +31,6 @@ from confide.attest.shared import within
 from confide.wire import eventlog, tdx
 from confide.wire.binary import MalformedEvidence, from_hex
 
-SOCKETS: Final = tuple(
-    Path(path)
-    for path in (
-        "/var/run/dstack.sock",
-        "/run/dstack.sock",
-        "/var/run/dstack/dstack.sock",
-        "/run/dstack/dstack.sock",
-    )
-)
-"""Where the agent's socket is found, in the order of dstack's own SDK."""
 MOST_BYTES: Final = 8 << 20
 _LONGEST_COMPLAINT: Final = 200
 _KEY_SIZE: Final = 32

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from confide.engine import gguf, grammar, translate
 from confide.engine.base import COMPLETIONS, Call, ChatCall, EngineInfo, Reply
+from confide.engine.embeddedmodel import EmbeddedModel
 from confide.engine.llama import Event, LlamaServer
 from confide.engine.prompt import Plan, plan
 from confide.engine.reading import Reading
@@ -57,20 +57,6 @@ PARAMETERS: Final = frozenset(
 """What this engine honours."""
 
 _DEFAULT_CONTEXT: Final = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedModel:
-    """Which file to load, and how. ``context_length`` is in tokens per slot; ``threads`` None means all cores."""
-
-    path: Path
-    projector: Path | None = None
-    slots: int = 4
-    context_length: int | None = None
-    threads: int | None = None
-    max_queue: int = 128
-    queue_timeout: float = 60.0
-    created: int = 0
 
 
 class EmbeddedEngine:

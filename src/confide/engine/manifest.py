@@ -13,13 +13,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from confide.engine import files, gguf, llama
 from confide.engine.catalogue import CatalogueModel, HubSource, resolve
-from confide.engine.embedded import EmbeddedModel
+from confide.engine.embeddedmodel import EmbeddedModel
 from confide.engine.ggmltypes import FILE_TYPES, TENSOR_TYPES, named
 from confide.engine.gguf import GgufContents
 from confide.engine.pull import LocalModel
@@ -146,6 +145,8 @@ def _arguments(model: EmbeddedModel, trained: int | None) -> dict[str, Argument]
 
 def _version(library: str = _LIBRARY) -> str:
     """The library's, without loading it."""
+    from importlib import metadata
+
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

@@ -16,41 +16,21 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import httpx
 
-from confide.engine.remote.launch import INHERITED, LAUNCHES, Place, words
+from confide.engine.remote.launch import INHERITED, LAUNCHES, ChildProgram, Place, words
 from confide.errors import OperatorError
 
 log = logging.getLogger("confide.child")
 
 _GUARD: Final = str(Path(__file__).with_name("guard.py"))
 _TAIL: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class ChildProgram:
-    """What to start. ``engine`` is a name of :data:`~confide.engine.remote.launch.LAUNCHES`.
-
-    ``name`` is what the engine shall call its model; ``command`` stands for the engine's own one, where it isn't empty;
-    ``inherited`` are variables of ours, of which those named in :data:`~confide.engine.remote.launch.INHERITED` go on;
-    ``start_seconds`` is how long it may take until it is ready, each time.
-    """
-
-    engine: str
-    weights: Path
-    name: str
-    projector: Path | None = None
-    command: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
-    start_seconds: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)

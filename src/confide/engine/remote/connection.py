@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 from urllib.parse import urlsplit
-
-import httpx
 
 from confide.engine.remote.address import Address
 from confide.wire.http1 import BadHttp, ResponseReader
@@ -164,6 +163,12 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
 
+def _public_authorities() -> ssl.SSLContext:
+    import httpx  # it brings their certificates, and is needed for nothing else here
+
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class Pool:
     """The connections to one engine."""
 
@@ -172,7 +177,7 @@ class Pool:
         self._uds = address.uds
         self._host = parts.hostname or "localhost"
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = httpx.create_ssl_context(trust_env=False) if parts.scheme == "https" else None
+        self._tls = _public_authorities() if parts.scheme == "https" else None
         self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
         self._closed = False

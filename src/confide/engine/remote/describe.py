@@ -23,7 +23,7 @@ import msgspec
 from confide.engine import files, gguf
 from confide.engine.base import EngineInfo
 from confide.engine.manifest import FILE, gguf_parts, gguf_quantisation, prefixed
-from confide.engine.remote.child import ChildProgram
+from confide.engine.remote.launch import ChildProgram
 from confide.errors import ModelFileError
 from confide.wire.manifest import NOT_MEASURED, MeasuredFile, Program, Quantisation, RemoteEntry, Way
 

@@ -31,6 +31,26 @@ SECRET_NAME: Final = re.compile(r"(?i)(token|secret|password|credential|api_?key
 
 
 @dataclass(frozen=True, slots=True)
+class ChildProgram:
+    """What to start. ``engine`` is a name of :data:`LAUNCHES`.
+
+    ``name`` is what the engine shall call its model; ``command`` stands for the engine's own one, where it isn't empty;
+    ``inherited`` are variables of ours, of which those named in :data:`INHERITED` go on;
+    ``start_seconds`` is how long it may take until it is ready, each time.
+    """
+
+    engine: str
+    weights: Path
+    name: str
+    projector: Path | None = None
+    command: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
+    start_seconds: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One engine that can be started.
 
