@@ -66,10 +66,11 @@ class Target:
 
 @dataclass
 class Received:
-    """One answer, times by ``perf_counter``."""
+    """One answer, times by ``perf_counter``. The body is still in chunks where it isn't ``whole``."""
 
     head: bytes
     body: bytes
+    whole: bool
     begun: float
     first: float
     last: float
@@ -101,6 +102,7 @@ class Asking:
         self._expected = case.expected()
         self._digest = hashlib.sha256(self._body).hexdigest()
         self._plain = self._message(self._body, {})
+        self._unjudged: list[tuple[Received, ResponseOpener | None]] = []
 
     def _message(self, body: bytes, more: dict[str, str]) -> bytes:
         head = f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1:{self.target.port}\r\nuser-agent: bench/1\r\n"
@@ -119,9 +121,22 @@ class Asking:
             call = seal_request(self._body, PATH, self.case.seal, key, now)
         return self._message(call.body, call.headers), call.opener
 
-    def judge(self, received: Received, opener: ResponseOpener | None) -> None:
-        """Count an answer, right or wrong."""
-        tally, body = self.tally, received.body
+    def take(self, received: Received, opener: ResponseOpener | None) -> None:
+        """Note when an answer came. To open a sealed one takes longer than to wait for its end, and would make the
+        others look late; so :meth:`judge` does it when all are there."""
+        self._unjudged.append((received, opener))
+
+    def judge(self) -> None:
+        """Count what was taken, right or wrong."""
+        unjudged, self._unjudged = self._unjudged, []
+        for received, opener in unjudged:
+            try:
+                self._judge(received, opener)
+            except ValueError:  # sealed answers that can't be opened are one, too
+                self.tally.wrong += 1
+
+    def _judge(self, received: Received, opener: ResponseOpener | None) -> None:
+        tally = self.tally
         tally.answers += 1
         tally.whole.append(received.done - received.begun)
         tally.first.append(received.first - received.begun)
@@ -130,6 +145,7 @@ class Asking:
         if not received.head.startswith(b"HTTP/1.1 200"):
             tally.errors += 1
             return
+        body = received.body if received.whole else _unframed(received.body)
         receipt = _RECEIPT.search(received.head)
         if receipt is not None and opener is None and len(tally.receipts) < _KEPT:
             tally.receipts.append((receipt[1].decode(), self._digest, hashlib.sha256(body).hexdigest()))
@@ -194,11 +210,8 @@ class Client(asyncio.Protocol):
         asking, body = self._asking, b"".join(self._pieces)
         assert asking is not None
         self._asking, self._pieces = None, []
-        try:
-            whole = body if self._left is not None else _unframed(body)
-            asking.judge(Received(self._head, whole, self._begun, self._first, self._last, now), self._opener)
-        except ValueError:  # sealed answers that can't be opened are one, too
-            asking.tally.wrong += 1
+        whole = self._left is not None
+        asking.take(Received(self._head, body, whole, self._begun, self._first, self._last, now), self._opener)
         self._finished(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -264,6 +277,7 @@ async def in_turns(asking: Asking, *, total: int, parallel: int, seconds: float 
     finally:
         for client in clients:
             client.close()
+        asking.judge()
     return asking.tally
 
 
@@ -314,6 +328,7 @@ class Crowd:
         finally:
             for client in self._clients:
                 client.close()
+            self._asking.judge()
         return self._asking.tally
 
 
