@@ -31,7 +31,8 @@ class Rows(Protocol):
 class Session(Protocol):
     """One connection, for one thread at a time. Parameters stand as ``?`` in statements.
 
-    Outside of :meth:`begin` and :meth:`commit` statements only read: one that meets a lost connection is tried again.
+    Outside of :meth:`begin` and :meth:`commit` statements only read, but for :meth:`insert`: one that meets a lost
+    connection is tried again.
     What the driver raises comes through as it is: see :meth:`Database.mapped`.
     """
 
@@ -39,8 +40,9 @@ class Session(Protocol):
         """Run one statement."""
         ...
 
-    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Rows:
-        """Run one statement for each row of parameters."""
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], /) -> None:
+        """Put rows into a table. Outside of a transaction it is one of its own: all of them are on the disk when this
+        returns, or none is."""
         ...
 
     def check(self) -> None:

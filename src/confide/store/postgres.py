@@ -121,11 +121,16 @@ class PostgresSession:
             return self._run(sql, parameters)
         return self._tried_again(lambda: self._run(sql, parameters))
 
-    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> _Rows:
-        """Run one statement for each row of parameters."""
-        cursor = self._connection.cursor()
-        cursor.executemany(_written(sql), parameters)
-        return _Rows(cursor, self._arrive)
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], /) -> None:
+        """Put rows into a table."""
+        alone = self._pipeline is None
+        if alone:
+            self.begin()
+        places = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - names of our own
+        self._connection.cursor().executemany(_written(sql), rows)
+        if alone:
+            self.commit()
 
     def check(self) -> None:
         """Nothing to look at: whether it is the same database is asked whenever a connection is opened."""

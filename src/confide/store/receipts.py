@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from confide.store.base import Closing, Database, Session, storable
-from confide.store.writer import Writer
+from confide.store.writer import Insert, Writer
 
 PRUNE_BATCH: Final = 100
 """The most rows that one transaction deletes, so that answers which end meanwhile don't wait for long."""
@@ -33,15 +32,7 @@ class ReceiptRow:
     legacy: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _InsertReceipts:
-    rows: Sequence[ReceiptRow]
-
-    def run(self, db: Session) -> None:
-        db.executemany(
-            "INSERT INTO receipt (receipt_id, chat_id, owner, created, document, legacy) VALUES (?, ?, ?, ?, ?, ?)",
-            [(row.receipt_id, row.chat_id, row.owner, row.created, row.document, row.legacy) for row in self.rows],
-        )
+_COLUMNS: Final = ("receipt_id", "chat_id", "owner", "created", "document", "legacy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +95,8 @@ class ReceiptWriter:
         Raises:
             StoreError: they aren't.
         """
-        await self._writer.commit(_InsertReceipts(rows))
+        values = [(row.receipt_id, row.chat_id, row.owner, row.created, row.document, row.legacy) for row in rows]
+        await self._writer.commit(Insert("receipt", _COLUMNS, values))
 
     async def claim(self, mark: str, *, now: int, expires: int) -> bool:
         """Whether this is the first claim of a mark, for all processes that share the store, until it expires.

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from confide.store.base import Database
 from confide.store.schema import SCHEMA_VERSION, migrations
 
 BUSY_SECONDS: Final = 5.0
+MOST_TOGETHER: Final = 32
+"""The most rows that one statement inserts: for each number of them it is prepared once, and kept."""
 
 _WORDS: Final[Mapping[str, str]] = {
     "bytes": "BLOB",
@@ -45,10 +49,33 @@ class SqliteSession(sqlite3.Connection):
         self.check()
         self.execute("BEGIN IMMEDIATE")
 
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], /) -> None:
+        """Put rows into a table.
+
+        A transaction of its own is a single statement where that is possible. After each statement, and after each row
+        of ``executemany``, a thread has to have the interpreter back from whoever took it meanwhile.
+        """
+        names = tuple(columns)
+        if self.in_transaction:
+            self.executemany(_inserting(table, names, 1), rows)
+        elif len(rows) <= MOST_TOGETHER:
+            self.check()
+            self.execute(_inserting(table, names, len(rows)), tuple(chain.from_iterable(rows)))
+        else:
+            self.begin()
+            self.executemany(_inserting(table, names, 1), rows)
+            self.commit()
+
     def rollback(self) -> None:
         """Undo what is open."""
         with contextlib.suppress(sqlite3.Error):
             super().rollback()
+
+
+@lru_cache
+def _inserting(table: str, columns: tuple[str, ...], rows: int) -> str:
+    places = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([places] * rows)}"  # noqa: S608 - our own names
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,25 @@ class Job(Protocol[T_co]):
 
 
 @dataclass(frozen=True, slots=True)
+class Insert:
+    """A job that is nothing but rows for one table. Those of one batch become one statement.
+
+    Attributes:
+        table: its name.
+        columns: their names.
+        rows: a value for each column.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+
+    def run(self, db: Session) -> None:
+        """Insert them."""
+        db.insert(self.table, self.columns, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     job: Job[Any]
     loop: asyncio.AbstractEventLoop
@@ -169,6 +188,10 @@ class Writer:
     def _transaction(self, batch: Sequence[_Waiting]) -> list[_Outcome]:
         if not batch:
             return []
+        together = _joined([waiting.job for waiting in batch])
+        if together is not None:
+            together.run(self._db)
+            return [_Outcome(waiting) for waiting in batch]
         self._db.begin()
         outcomes = [_Outcome(waiting, result=waiting.job.run(self._db)) for waiting in batch]
         self._db.commit()
@@ -208,3 +231,11 @@ class Writer:
             room = self._room.popleft()
             if not room.done():
                 room.set_result(None)
+
+
+def _joined(jobs: Sequence[Job[Any]]) -> Insert | None:
+    """All jobs as one, where they are rows for the same table."""
+    inserts = [job for job in jobs if isinstance(job, Insert)]
+    if len(inserts) < len(jobs) or len({(job.table, job.columns) for job in inserts}) > 1:
+        return None
+    return Insert(inserts[0].table, inserts[0].columns, [row for job in inserts for row in job.rows])
