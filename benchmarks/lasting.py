@@ -5,8 +5,10 @@ The keys still end with the process, so that nobody should serve with it. Run it
 
 from __future__ import annotations
 
-from confide import server
-from confide.cli import main
+import sys
+from functools import partial
+
+from confide import serving
 from confide.identity.roles import EphemeralKeys
 
 
@@ -16,6 +18,19 @@ class LastingKeys(EphemeralKeys):
     lasting = True
 
 
+def main() -> int:
+    """The command line; or, with the descriptor of orders in place of a command, the server that it becomes."""
+    if sys.argv[1].isdigit():
+        from confide import server
+
+        vars(server)["EphemeralKeys"] = LastingKeys
+        return serving.obey(int(sys.argv[1]))
+    from confide import cli
+    from confide.cli import serve
+
+    vars(serve)["become"] = partial(serving.become, program=("-m", "benchmarks.lasting"))
+    return cli.run(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    vars(server)["EphemeralKeys"] = LastingKeys
-    main()
+    sys.exit(main())

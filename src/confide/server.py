@@ -91,15 +91,6 @@ def _worker(settings: Settings, models: Models, shared: Shared, number: int, rea
     serve(settings, models, shared, number, ready)
 
 
-def preflight(settings: Settings) -> None:
-    """Say at once, before models are fetched, that this machine isn't what the settings ask for.
-
-    Raises:
-        OperatorError: it has no such TEE.
-    """
-    choose(settings.tee, Places(settings.data_dir))
-
-
 def serve(
     settings: Settings,
     models: Models,

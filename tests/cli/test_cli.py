@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 from confide import __version__
+from confide.announcing import try_it
 from confide.cli import run
 from confide.cli.console import Downloads
 from confide.cli.doctor import examine
 from confide.cli.gpu import ask
-from confide.cli.serve import announcer, local_model, missing_modules, need_extras, try_it
+from confide.cli.serve import announcement, local_model, missing_modules, need_extras
 from confide.config import ModelSettings, load
 from confide.engine.catalogue import CATALOGUE
 from confide.errors import OperatorError
@@ -176,13 +177,13 @@ def test_lines_to_try_it() -> None:
 def test_print_curl_makes_a_fresh_key_at_each_start(tmp_path: Path, capsys: Captured) -> None:
     keys = []
     for _ in range(2):
-        announcer(load({}), "m", print_curl=True)("http://127.0.0.1:1/")
+        announcement(load({}), "m", print_curl=True)("http://127.0.0.1:1/")
         (key,) = set(re.findall(r"sk-confide-[\w-]{43}", capsys.readouterr().out))
         keys.append(key)
     with KeyStore(SqliteFile(tmp_path / "data" / "confide.db")) as store:
         assert [KeyRing(store).find(key) is None for key in keys] == [True, False]
-    announcer(load({}), "m", print_curl=False)("http://127.0.0.1:1")
-    announcer(load({"auth": False}), "m", print_curl=True)("http://127.0.0.1:1")
+    announcement(load({}), "m", print_curl=False)("http://127.0.0.1:1")
+    announcement(load({"auth": False}), "m", print_curl=True)("http://127.0.0.1:1")
     assert "sk-confide" not in "".join(capsys.readouterr())
 
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from confide.announcing import clean as clean  # for those who print by themselves
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
@@ -36,13 +38,6 @@ def note(text: str, style: str = "dim", to: Console | None = None) -> None:
 def fail(text: str, to: Console | None = None) -> None:
     """One red line on stderr, or on the console that has a bar there."""
     note(f"Error: {' '.join(text.split())}", "bold red", to)
-
-
-def clean(text: str) -> str:
-    """Foreign text as it may reach a terminal: line ends and tabs stay, other control characters become blanks."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
 def say_json(value: object) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from confide import config
+from confide.announcing import Announcement
 from confide.cli import console
 from confide.cli.keys import key_store
 from confide.cli.options import CacheDir, Config, DataDir
@@ -20,15 +19,10 @@ from confide.config import ModelSettings, Settings
 from confide.engine import catalogue
 from confide.engine.pull import LocalModel, pull
 from confide.errors import ConfigError
+from confide.serving import Orders, become
 
 MAKE_RUN = "make-run"
 """The name of the key that ``--print-curl`` makes anew at each start."""
-
-DEVELOPMENT = (
-    "Development evidence: attestation reports are signed by a root that was made on this machine.",
-    "They show that the protocol works, not that hardware protects anything. Clients must name the root to accept it.",
-)
-"""What ``--tee dev`` means."""
 
 NEEDED = ("starlette", "uvicorn", "httptools", "jsonschema", "llguidance", "PIL", "xllamacpp")
 """Modules of the extras ``server`` and ``local``."""
@@ -79,16 +73,15 @@ def serve(
     settings = config.load(flags, config_file=config_file)
     chosen = chosen_models(settings)
     need_extras(NEEDED if any(entry.source for entry in chosen) else NEEDED_WITHOUT_FILES)
-    from confide.server import preflight, run
+    from confide.attest.choose import Places, choose
 
-    preflight(settings)
+    choose(settings.tee, Places(settings.data_dir))  # say what this machine lacks before models are fetched
     models = [(entry, local_model(entry, settings.cache_dir)) for entry in chosen]
     for entry in chosen:
         if entry.engine is not None:
             console.note(f"Starting {entry.engine} for {entry.id}; that can take minutes")
-    ready = announcer(settings, chosen[0].id or "", print_curl=print_curl)
-
-    raise typer.Exit(run(settings, models, on_ready=ready))
+    told = announcement(settings, chosen[0].id or "", print_curl=print_curl)
+    become(Orders(settings, models, told))
 
 
 def need_extras(names: Sequence[str] = NEEDED) -> None:
@@ -118,25 +111,18 @@ def local_model(entry: ModelSettings, cache_dir: Path) -> LocalModel | None:
     return dataclasses.replace(found, projector=projector.path)
 
 
-def announcer(settings: Settings, model: str, *, print_curl: bool) -> Callable[[str], None]:
+def announcement(settings: Settings, model: str, *, print_curl: bool) -> Announcement:
     """What to print when the server answers."""
-    key = _fresh_key(settings) if print_curl and settings.auth else None
-
-    def ready(base_url: str) -> None:
-        root = base_url.rstrip("/").removesuffix("/v1")
-        if settings.tee == "dev":
-            for line in DEVELOPMENT:
-                console.note(line, style="yellow")
-        console.note(f"Serving {model} on {root}/v1  (Ctrl-C ends it)", style="bold green")
-        if settings.page:
-            console.note(f"In a browser: {page_link(root, key)}", style="bold")
-        if print_curl:
-            for line in try_it(root, model, key):
-                console.say(line)
-        elif settings.auth:
-            console.note("Make a key with: confide keys create NAME")
-
-    return ready
+    terminal = console.stderr()
+    return Announcement(
+        model=model,
+        key=_fresh_key(settings) if print_curl and settings.auth else None,
+        development=settings.tee == "dev",
+        page=settings.page,
+        examples=print_curl,
+        auth=settings.auth,
+        styled=terminal.is_terminal and not terminal.no_color,
+    )
 
 
 def _fresh_key(settings: Settings) -> str:
@@ -145,20 +131,3 @@ def _fresh_key(settings: Settings) -> str:
             if record.name == MAKE_RUN:
                 store.revoke(record.id)
         return store.create(MAKE_RUN)
-
-
-def page_link(root: str, key: str | None) -> str:
-    """The page's address. The key stands in the fragment, which no browser sends; the page takes it out at once."""
-    return f"{root}/" if key is None else f"{root}/#key={key}"
-
-
-def try_it(root: str, model: str, key: str | None) -> list[str]:
-    """Lines for a shell: one asks the server something, one sets up the SDKs."""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Say hello in one sentence."}]})
-    headers = ["-H 'Content-Type: application/json'"]
-    if key:
-        headers.insert(0, f"-H 'Authorization: Bearer {key}'")
-    return [
-        f"curl {root}/v1/chat/completions {' '.join(headers)} -d {shlex.quote(body)}",
-        f"export OPENAI_API_KEY={key or 'none'} OPENAI_BASE_URL={root}/v1",
-    ]
