@@ -27,6 +27,7 @@ OTHERS = {
     ),
     "engines that it starts": ("confide.engine.remote.child",),
     "evidence of other machines": ("confide.attest.dstack", "pynvml"),
+    "TLS that ends here": ("confide.tls",),
     "ACME": ("acme", "josepy", "confide.acme"),
     "PostgreSQL": ("psycopg", "confide.store.postgres"),
     "checking": ("dcap_qvl", "lxml", "confide.verify", "confide.client"),

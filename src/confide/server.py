@@ -39,7 +39,6 @@ from confide.serving_models import Models, Prepared, Secrets
 from confide.store import open as stores
 from confide.store.base import Database
 from confide.store.receipts import ReceiptWriter
-from confide.tls import ServerTls, server_context
 from confide.wire.aci import SourceProvenance, manifest_subject
 from confide.workers import run_workers
 
@@ -125,7 +124,7 @@ async def _serve(
         manifest = serving_models.manifest_of(settings, opened)
         store = closing.enter_context(stores.opened(database))
         terms = Terms(manifest_subject(manifest.digest()), settings.tls_domains, settings.tls)
-        context = server_context() if settings.tls else None
+        context = _tls_context() if settings.tls else None
         custodian = Custodian(
             sources.keys or shared.keys, terms, store.writer, clock=time.time, period=settings.key_period
         )
@@ -158,6 +157,12 @@ async def _serve(
         await closing.enter_async_context(observer.telling(served))
         stages = Stages(start=house.start, ready=ready, end_answers=house.end_answers, close=house.close)
         await Server(app, stages, context).serve(sockets=[shared.listener])
+
+
+def _tls_context() -> ssl.SSLContext:
+    from confide.tls import server_context
+
+    return server_context()
 
 
 async def _secrets(keys: EphemeralKeys) -> Secrets:
@@ -200,6 +205,8 @@ class _House:
 
     def _tls(self, context: ssl.SSLContext, key: EllipticCurvePrivateKey) -> list[asyncio.Task[None]]:
         """Keep the certificate fresh; the key stays the same."""
+        from confide.tls import ServerTls
+
         settings = self._settings
         ordered = settings.data_dir / "tls.pem"
         file = ordered if settings.tls_acme else settings.tls_certificate
