@@ -220,6 +220,7 @@ PAGES = {
     FOLDER / "settings.md": settings,
     FOLDER / "steps.md": steps.page,
     PROOF / "catalogue.js": steps_js.module,
+    PROOF / "pinned.js": steps_js.certificates,
 }
 PAGES |= {FOLDER / name: page for name, page in (formats.PAGES | {"errors.md": errors.page}).items()}
 

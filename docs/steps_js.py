@@ -1,4 +1,4 @@
-"""What the page's modules take from Python: the steps, which must be called the same, and Intel's pinned root."""
+"""What the page's modules take from Python: the steps, which must be called the same, and the pinned certificates."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import base64
 import json
 
 from confide.verify.audit import catalogue
-from confide.verify.roots import Roots
+from confide.verify.roots import pinned
+from confide.verify.snp_chain import pinned_issuer_files
 from confide.verify.verdict import Steps
 
-GROUPS = ("report", "tdx", "snp", "dstack", "custody", "gpu", "gpus", "receipt", "session", "claims")
+GROUPS = ("report", "tdx", "snp", "dstack", "custody", "gpu", "gpus", "rim", "receipt", "session", "claims")
 """What a page can meet: a report of aci/1 with everything inside it, and what is signed under it."""
 
 
 def module() -> str:
-    """``catalogue.js``: the steps with their ids, titles and what each proves, and the root."""
-    (root,) = Roots.of(["intel"]).for_use("tdx")
+    """``catalogue.js``: the steps with their ids, titles and what each proves."""
     groups = "\n".join(_group(group) for group in catalogue() if group.name in GROUPS)
-    return f"""/** Every step with its words, and the pinned root: written by `make docs` from `confide/verify`. */
+    return f"""/** Every step with its words: written by `make docs` from `confide/verify`. */
 
 /** @typedef {{{{id: string, title: string, proves: string}}}} Step */
 
@@ -40,13 +40,27 @@ export const STEPS = Object.fromEntries(
   }}),
 );
 
-/** What quotes end at, in DER. */
-export const INTEL_ROOT = {json.dumps({"name": root.name, "der": base64.b64encode(root.der).decode()}, indent=2)};
-
 /** The step of an id, such as "tdx.3". @param {{string}} id @returns {{Step | undefined}} */
 export function stepOf(id) {{
   return STEPS[id.split(".")[0]]?.steps.find((step) => step.id === id);
 }}
+"""
+
+
+def certificates() -> str:
+    """``pinned.js``: the roots, and the certificates of AMD's issuers."""
+    roots = [
+        {"name": one.name, "vendor": one.vendor, "use": one.use, "der": base64.b64encode(one.der).decode()}
+        for one in pinned()
+    ]
+    issuers = {name: base64.b64encode(der).decode() for name, der in pinned_issuer_files().items()}
+    return f"""/** The certificates that `confide/verify` pins, in DER: written by `make docs`. */
+
+/** What chains may end at. */
+export const ROOTS = {json.dumps(roots, indent=2)};
+
+/** AMD's ASK and ASVK, which its roots signed: no trust anchors. @type {{Record<string, string>}} */
+export const AMD_ISSUERS = {json.dumps(issuers, indent=2)};
 """
 
 

@@ -11,12 +11,15 @@ export async function outcomes(cases, proof) {
     "dstack",
     "index",
     "jcs",
+    "nvidia",
     "policy",
     "receipt",
     "report",
+    "rim",
     "roots",
     "seal",
     "session",
+    "snp",
     "tdx",
     "verdict",
   ];
@@ -42,6 +45,13 @@ const bytesIn = (modules, texts) =>
 function contextOf({ policy, pem, now }, { policy: policies, roots }) {
   const filled = policies.withDefaults(policy);
   return { policy: filled, roots: roots.rootsOf(filled.roots, pem), now };
+}
+
+/** Where roots and material are given as such. */
+function atHand({ policy, roots, material, now }, modules) {
+  const decoded = (some, member) => some.map((one) => ({ ...one, [member]: bytesOf(modules, one[member]) }));
+  const filled = modules.policy.withDefaults(policy);
+  return { policy: filled, roots: decoded(roots, "der"), material: decoded(material, "data"), now };
 }
 
 const told = (ledger) => ({ findings: ledger.findings, roots: ledger.anchors.map((root) => root.name) });
@@ -162,6 +172,28 @@ const KINDS = {
       one.collateral,
     );
     return { ...told(ledger), facts: ledger.facts, proven: report !== null };
+  },
+
+  async snp(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const report = await modules.snp.verifySnp(ledger, atHand(one, modules), bytesOf(modules, one.raw));
+    return { ...told(ledger), facts: ledger.facts, proven: report !== null };
+  },
+
+  async gpus(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const [gpus, switches] = [one.gpus, one.switches].map((some) =>
+      some.map(({ arch, certificate, evidence }) => ({ arch, ...bytesIn(modules, { certificate, evidence }) })),
+    );
+    const nonce = modules.bytes.fromHex(one.nonce, "a nonce");
+    await modules.nvidia.verifyGpus(ledger, atHand(one, modules), gpus, switches, nonce, one.unavailable);
+    return { ...told(ledger), facts: ledger.facts };
+  },
+
+  async rim(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const rim = await modules.rim.verifyRim(ledger, atHand(one, modules), bytesOf(modules, one.data), one.wanted);
+    return { ...told(ledger), proven: rim !== null };
   },
 
   async dstack(one, modules) {

@@ -68,7 +68,16 @@ def pinned_issuers() -> tuple[Certificate, ...]:
     Raises:
         RootsError: a file of this package was changed.
     """
-    return tuple(parse_certificate(_pinned(file, digest), file) for file, digest in _PINNED.items())
+    return tuple(parse_certificate(der, file) for file, der in pinned_issuer_files().items())
+
+
+def pinned_issuer_files() -> dict[str, bytes]:
+    """The same in DER, by the names of their files.
+
+    Raises:
+        RootsError: a file of this package was changed.
+    """
+    return {file: _pinned(file, digest) for file, digest in _PINNED.items()}
 
 
 def _pinned(file: str, digest: str) -> bytes:

@@ -13,6 +13,7 @@ import { Ledger, NotChecked, judge } from "./verdict.js";
 /** @typedef {import("./types.js").Policy} Policy */
 /** @typedef {import("./types.js").PublicKey} PublicKey */
 /** @typedef {import("./policy.js").Context} Context */
+/** @typedef {import("./material.js").Item} Item */
 
 const E2EE_VERSION = "2";
 
@@ -28,9 +29,9 @@ export class Unreachable extends Named {
 /**
  * Fetch a report for a nonce made here, and verify it.
  * @param {string} baseUrl  the origin, with or without /v1
- * @param {{fetch?: typeof fetch, now?: number, policy?: Policy | null, developmentRoot?: string, seal?: boolean}} [options]
+ * @param {{fetch?: typeof fetch, now?: number, policy?: Policy | null, developmentRoot?: string, seal?: boolean, material?: Item[]}} [options]
  *     `now` in Unix seconds; `policy` as JSON; `developmentRoot` a PEM text, as `--insecure-dev-root` reads it; `seal`: false
- *     for requests in clear
+ *     for requests in clear; `material`: AMD's lists and NVIDIA's manifests, where some are at hand
  * @returns {Promise<Attested>}
  * @throws {Unreachable} there is nothing to judge
  * @throws {PolicyError} the policy, or the development root, can't be used
@@ -51,12 +52,12 @@ export async function attest(baseUrl, options = {}) {
 /**
  * Verify a report that was saved, without any network.
  * @param {import("./types.js").Saved} saved
- * @param {{now: number, policy?: Policy | null, developmentRoot?: string, baseUrl?: string}} options
+ * @param {{now: number, policy?: Policy | null, developmentRoot?: string, baseUrl?: string, material?: Item[]}} options
  * @returns {Promise<Attested>} @throws {PolicyError} the policy, or the development root, can't be used
  */
-export async function verifySaved(saved, { now, policy = null, developmentRoot, baseUrl = "" }) {
+export async function verifySaved(saved, { now, policy = null, developmentRoot, baseUrl = "", material = [] }) {
   const given = policy === null ? null : policyFrom(policy);
-  const context = contextOf(given, now, developmentRoot);
+  const context = { ...contextOf(given, now, developmentRoot), material };
   const ledger = new Ledger();
   const established = await verifyReport(ledger, context, saved);
   await verifyClaims(ledger, context);

@@ -1,4 +1,4 @@
-/** Every step with its words, and the pinned root: written by `make docs` from `confide/verify`. */
+/** Every step with its words: written by `make docs` from `confide/verify`. */
 
 /** @typedef {{id: string, title: string, proves: string}} Step */
 
@@ -80,6 +80,14 @@ const GROUPS = [
     ["architecture and driver", "The policy accepts each GPU's architecture and driver version."],
     ["interconnect", "All GPUs work in one mode; switches that they trust are genuine and shown here."],
   ]],
+  ["rim", "Reference measurements of NVIDIA", "TCG Reference Integrity Manifest Information Model 1.01; W3C XML Signature 1.1; NVIDIA RIM service", [
+    ["format", "The manifest is a SWID tag with one signature over the whole document and nothing beside it."],
+    ["digest", "The values are the ones whose digest is signed."],
+    ["signature", "The signer's key signed that digest."],
+    ["certificate chain", "NVIDIA certified the signer for reference values. Revocation is not asked."],
+    ["dates", "The signer's certificates are valid at the time of verification."],
+    ["version", "The manifest describes this chip with this version of the driver or VBIOS."],
+  ]],
   ["receipt", "Receipt", "ACI aci/1, 9.3", [
     ["well-formed", "It is a receipt of aci/1 and tells one exchange."],
     ["signature", "A receipt key of the established keyset signed all of it."],
@@ -118,12 +126,6 @@ export const STEPS = Object.fromEntries(
     return [name, { name, title, source, steps: numbered }];
   }),
 );
-
-/** What quotes end at, in DER. */
-export const INTEL_ROOT = {
-  "name": "Intel SGX Root CA",
-  "der": "MIICjzCCAjSgAwIBAgIUImUM1lqdNInzg7SVUr9QGzknBqwwCgYIKoZIzj0EAwIwaDEaMBgGA1UEAwwRSW50ZWwgU0dYIFJvb3QgQ0ExGjAYBgNVBAoMEUludGVsIENvcnBvcmF0aW9uMRQwEgYDVQQHDAtTYW50YSBDbGFyYTELMAkGA1UECAwCQ0ExCzAJBgNVBAYTAlVTMB4XDTE4MDUyMTEwNDUxMFoXDTQ5MTIzMTIzNTk1OVowaDEaMBgGA1UEAwwRSW50ZWwgU0dYIFJvb3QgQ0ExGjAYBgNVBAoMEUludGVsIENvcnBvcmF0aW9uMRQwEgYDVQQHDAtTYW50YSBDbGFyYTELMAkGA1UECAwCQ0ExCzAJBgNVBAYTAlVTMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEC6nEwMDIYZOj/iPWsCzaEKi71OiOSLRFhWGjbnBVJfVnkY4u3IjkDYYL0MxO4mqsyYjlBalTVYxFP2sJBK5zlKOBuzCBuDAfBgNVHSMEGDAWgBQiZQzWWp00ifODtJVSv1AbOScGrDBSBgNVHR8ESzBJMEegRaBDhkFodHRwczovL2NlcnRpZmljYXRlcy50cnVzdGVkc2VydmljZXMuaW50ZWwuY29tL0ludGVsU0dYUm9vdENBLmRlcjAdBgNVHQ4EFgQUImUM1lqdNInzg7SVUr9QGzknBqwwDgYDVR0PAQH/BAQDAgEGMBIGA1UdEwEB/wQIMAYBAf8CAQEwCgYIKoZIzj0EAwIDSQAwRgIhAOW/5QkR+S9CiSDcNoowLuPRLsWGf/Yi7GSX94BgwTwgAiEA4J0lrHoMs+Xo5o/sX6O9QWxHRAvZUGOdRQ7cvqRXaqI="
-};
 
 /** The step of an id, such as "tdx.3". @param {string} id @returns {Step | undefined} */
 export function stepOf(id) {

@@ -26,6 +26,9 @@ const COMPOSE = "dstack.9";
 const LAUNCH = ["tdx.7", "snp.11"];
 /** @type {Outcome[]} */
 const WORST_LAST = ["pass", "not checked", "fail"];
+/** The roots that a claim rests on, by their use. */
+const ON_GPU = ["gpu", "rim", "tdx", "snp"];
+const ON_CPU = ["tdx", "snp"];
 const ON_DEVELOPMENT = "it rests on a development root, which is no hardware";
 
 /** What became of each step, worst first: one that failed for one of several subjects failed. */
@@ -59,10 +62,13 @@ class Made {
 
 /** The claims as the findings in a ledger support them. @param {Ledger} ledger @returns {Record<string, Claim>} */
 export function claimsOf(ledger) {
-  const isDevelopment = ledger.anchors.some((root) => root.development);
+  const isDevelopment = (/** @type {string[]} */ uses) =>
+    ledger.anchors.some((root) => root.development && uses.includes(root.use));
   const told = Object.entries(claims(new Made(ledger))).map(([name, claim]) => [
     name,
-    claim.status !== "unknown" && isDevelopment ? unknown(ON_DEVELOPMENT) : claim,
+    claim.status !== "unknown" && isDevelopment(name === "gpu_attested" ? ON_GPU : ON_CPU)
+      ? unknown(ON_DEVELOPMENT)
+      : claim,
   ]);
   return Object.fromEntries(told);
 }
@@ -128,13 +134,22 @@ function teeAttested(made) {
 function gpuAttested(made) {
   const failed = made.failed(DEVICE_REFUTED);
   if (failed) return refuted("hardware_proven", `step ${failed} failed`);
-  return unknown(`step ${made.unmade(DEVICE)} could not be made`);
+  const unmade = made.unmade(DEVICE);
+  if (unmade) return unknown(`step ${unmade} could not be made`);
+  return asserted(
+    "hardware_proven",
+    made.unmade(["gpu.6"])
+      ? "genuine GPUs signed the nonce; their measurements were not compared"
+      : "genuine GPUs, with NVIDIA's reference measurements, signed the nonce",
+  );
 }
 
 /** @param {Made} made @returns {Claim} */
 function tcbUpToDate(made) {
   const status = made.facts.tdx?.status;
-  if (!status) return unknown("no collateral says how new it is");
+  if (!status) {
+    return unknown(made.has("snp").length ? "AMD names no current version" : "no collateral says how new it is");
+  }
   if (status !== "UpToDate") return refuted("hardware_proven", `Intel's status is ${status}`);
   return asserted("hardware_proven", "Intel's status is UpToDate");
 }

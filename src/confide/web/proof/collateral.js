@@ -16,6 +16,7 @@ import {
   isSigned,
   isSignedBy,
   keyOf,
+  nameOf,
   readChain,
   readCrl,
   serialOf,
@@ -203,8 +204,7 @@ async function genuineOne(one, platform, root, now) {
 async function signer(text, root, now, what) {
   const { whole } = await checkChain(readChain(text, what), [root], now, what);
   const [first] = whole;
-  const isOther =
-    first.extensions.has(SGX) || basicConstraints(first).isCa || !first.commonName.includes("TCB Signing");
+  const isOther = first.extensions.has(SGX) || basicConstraints(first).isCa || !nameOf(first).includes("TCB Signing");
   if (whole.length !== 2 || isOther) {
     throw new CheckFailed(`${what} is not that of a TCB signing certificate right under the root`);
   }
@@ -223,7 +223,7 @@ async function checkSigned(by, text, signature, what) {
 /** @param {string} text @param {Certificate} issuer @param {number} now @param {string} what */
 async function crl(text, issuer, now, what) {
   const list = readCrl(fromHex(text, what), what);
-  if (!same(list.issuer, issuer.subject) || !(await isSignedBy(issuer, list.signature, list.tbs))) {
+  if (!same(list.issuer, issuer.subject) || !(await isSignedBy(issuer, list))) {
     throw new CheckFailed(`${what} is not signed by its issuer`);
   }
   if (list.hasCritical) throw new CheckFailed(`${what} covers only a part of what was revoked`);
@@ -272,7 +272,7 @@ function checkRevocation(one, platform) {
   const [leaf, ca, root] = platform.chain;
   for (const certificate of [ca, root, ...one.signers]) {
     if (one.revoked.root.has(serialOf(certificate.serial))) {
-      throw new CheckFailed(`'${certificate.commonName}' was revoked by the root`);
+      throw new CheckFailed(`'${nameOf(certificate)}' was revoked by the root`);
     }
   }
   if (one.revoked.pck.has(serialOf(leaf.serial))) throw new CheckFailed("the PCK certificate was revoked by its CA");

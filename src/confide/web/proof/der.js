@@ -8,7 +8,10 @@ export const OCTET_STRING = 0x04;
 export const OID = 0x06;
 export const SEQUENCE = 0x30;
 export const SET = 0x31;
+export const IA5_STRING = 0x16;
 const BOOLEAN = 0x01;
+const UTF8_STRING = 0x0c;
+const PRINTABLE_STRING = 0x13;
 const UTC_TIME = 0x17;
 const GENERALIZED_TIME = 0x18;
 
@@ -118,6 +121,13 @@ export function unsigned(item) {
   return value[0] === 0 ? value.subarray(1) : value;
 }
 
+/** The bytes of an integer, in two's complement and as short as can be. @param {Item} item @returns {Uint8Array} */
+export function integer({ value }) {
+  const isPadded = value.length > 1 && [0, 0xff].includes(value[0]) && value[0] >> 7 === value[1] >> 7;
+  if (!value.length || isPadded) throw new CheckFailed("DER: an integer with leading zeros");
+  return value;
+}
+
 /** A small number. @param {Item} item @returns {number} */
 export function number(item) {
   const digits = unsigned(item);
@@ -125,24 +135,33 @@ export function number(item) {
   return digits.reduce((value, byte) => value * 256 + byte, 0);
 }
 
-/** The bytes of a bit string that is whole bytes. @param {Item} item @returns {Uint8Array} */
-export function bits(item) {
-  if (item.value[0] !== 0) throw new CheckFailed("DER: a bit string that is not whole bytes");
-  return item.value.subarray(1);
-}
-
-/** @param {Item} item @returns {boolean} */
-export function bool(item) {
-  if (item.tag !== BOOLEAN || item.value.length !== 1 || ![0, 0xff].includes(item.value[0])) {
-    throw new CheckFailed("DER: expected true or false");
+/** The bytes of a bit string, null where it is not whole bytes. @param {Item} item @returns {Uint8Array | null} */
+export function wholeBytes({ value }) {
+  const [unused] = value;
+  const last = value[value.length - 1];
+  if (!value.length || unused > 7 || (unused && (value.length === 1 || last & ((1 << unused) - 1)))) {
+    throw new CheckFailed("DER: a malformed bit string");
   }
-  return item.value[0] === 0xff;
+  return unused ? null : value.subarray(1);
 }
 
-/** Whether the next value is a BOOLEAN that is true; one that isn't there is false. @param {Der} reader */
+/** A text of ASCII or UTF-8; of other kinds, a character for each byte. @param {Item} item @returns {string} */
+export function text({ tag, value }) {
+  if (tag === UTF8_STRING) return new TextDecoder().decode(value);
+  const said = Array.from(value, (byte) => String.fromCharCode(byte)).join("");
+  if (tag === PRINTABLE_STRING && !/^[A-Za-z0-9 '()+,\-./:=?]*$/.test(said)) {
+    throw new CheckFailed("DER: a text with characters that it can't have");
+  }
+  return said;
+}
+
+/** Whether the next value is a BOOLEAN that is true. DER leaves out what is false by default. @param {Der} reader */
 export function flag(reader) {
   const item = reader.maybe(BOOLEAN);
-  return item !== null && bool(item);
+  if (item && (item.value.length !== 1 || item.value[0] !== 0xff)) {
+    throw new CheckFailed("DER: a truth value in another form");
+  }
+  return item !== null;
 }
 
 /** A time in Unix seconds (RFC 5280, section 4.1.2.5). @param {Item} item @returns {number} */

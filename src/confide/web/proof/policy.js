@@ -30,7 +30,9 @@ import {
 /** @typedef {import("./shapes.js").Shape} Shape */
 /** @typedef {import("./verdict.js").Root} Root */
 /**
- * @typedef {{policy: Policy, roots: Root[], now: number}} Context  the policy with every member; `now` in Unix seconds
+ * @typedef {object} Context
+ * @property {Policy} policy  with every member @property {Root[]} roots @property {number} now  in Unix seconds
+ * @property {import("./material.js").Item[]} [material]  what is at hand beside the report
  */
 
 /** A policy that can't be used. */

@@ -18,10 +18,11 @@ import { CheckFailed, fromBase64, fromHex, hex, same } from "./bytes.js";
 import { sha256 } from "./crypto.js";
 import { verifyCustody } from "./custody.js";
 import { verifyDstack } from "./dstack.js";
-import { NO_GPU, verifyGpus, verifySnp } from "./elsewhere.js";
 import { canonical, parse } from "./jcs.js";
+import { verifyGpus } from "./nvidia.js";
 import { checkProvenance } from "./provenance.js";
 import { isObject, listOf, nullable, object, oneOf, record, string } from "./shapes.js";
+import { verifySnp } from "./snp.js";
 import { verifyTdx } from "./tdx.js";
 import { NotChecked, bounded, stands } from "./verdict.js";
 
@@ -43,6 +44,7 @@ import { NotChecked, bounded, stands } from "./verdict.js";
 const MOST_BYTES = 8 << 20;
 const MOST_QUOTE = 64 * 1024;
 const SNP_SIZE = 1184;
+const AMD_KEYS = ["vcek", "vlek", "ask", "ark"];
 const DAY = 86400;
 const MOST_SHOWN = 16;
 
@@ -148,16 +150,21 @@ async function read(saved) {
 
 /** Evidence is verified as what its bytes are; `tee_type` must say the same. @param {Case} one */
 async function checkCpu(one) {
-  const { ledger, context, evidence } = one;
+  const { ledger, evidence } = one;
   const said = one.report.attestation.tee_type;
   const quote = quoteBytes(evidence.quote);
   const kind = formatOf(quote) ?? said;
   const before = ledger.findings.length;
+  const collateral = evidence.collateral ?? {};
+  const isAmds = AMD_KEYS.some((name) => Object.hasOwn(collateral, name));
+  const material = [...(isAmds ? amdCertificates(collateral) : []), ...(one.context.material ?? [])];
+  const context = { ...one.context, material };
   if (kind === "tdx") {
-    one.td = await verifyTdx(ledger, context, quote, stapled(evidence.collateral));
+    one.td = await verifyTdx(ledger, context, quote, evidence.collateral && !isAmds ? [evidence.collateral] : []);
     one.slot = one.td?.report_data ?? null;
   } else if (kind === "sev_snp") {
-    await verifySnp(ledger);
+    const guest = await verifySnp(ledger, context, quote);
+    one.slot = guest?.report_data ?? null;
   } else {
     throw new CheckFailed(`found evidence of the type '${kind}', expected tdx or sev_snp`);
   }
@@ -185,10 +192,13 @@ function formatOf(quote) {
   return hex(quote.subarray(4, 8)) === "81000000" ? "tdx" : null;
 }
 
-/** Intel's collateral, where that is what is stapled. @param {any} collateral @returns {any[]} */
-function stapled(collateral) {
-  const isAmds = ["vcek", "vlek", "ask", "ark"].some((name) => Object.hasOwn(collateral ?? {}, name));
-  return collateral && !isAmds ? [collateral] : [];
+/** AMD's certificates, where these are what is stapled. @param {any} collateral @returns {import("./material.js").Item[]} */
+function amdCertificates(collateral) {
+  return AMD_KEYS.filter((key) => typeof collateral[key] === "string").map((key) => ({
+    kind: "amd-certificate",
+    key,
+    data: fromBase64(collateral[key], "a certificate in the evidence"),
+  }));
 }
 
 /**
@@ -296,15 +306,21 @@ async function checkGpus(one) {
   if (devices.length > 0 !== (status === "available")) {
     throw new CheckFailed(`the report shows ${devices.length} GPUs and says that they are ${status}`);
   }
-  for (const { certificate, evidence } of [...devices, ...switches]) {
-    fromBase64(certificate, "a certificate of a GPU");
-    fromBase64(evidence, "the evidence of a GPU");
-  }
-  const { policy } = one.context;
-  const before = one.ledger.findings.length;
-  await verifyGpus(one.ledger, policy, devices.length, switches.length, reason || "the report has no evidence of GPUs");
-  stands(one.ledger.findings.slice(before), "the GPUs", policy.gpu.required);
-  throw new NotChecked(NO_GPU, policy.gpu.required); // gpus.1 passed, and nothing more was looked at
+  const read = (/** @type {any[]} */ some) =>
+    some.map(({ arch, certificate, evidence }) => ({
+      arch,
+      certificate: fromBase64(certificate, "a certificate of a GPU"),
+      evidence: fromBase64(evidence, "the evidence of a GPU"),
+    }));
+  const { ledger, context, report, saved } = one;
+  const before = ledger.findings.length;
+  const nonce = (await reportDataSlot(report.workload_keyset_digest, saved.nonce)).subarray(0, 32);
+  const unavailable = devices.length ? null : reason || "the report has no evidence of GPUs";
+  await verifyGpus(ledger, context, read(devices), read(switches), nonce, unavailable);
+  const policy = context.policy.gpu;
+  stands(ledger.findings.slice(before), "the GPUs", policy.required);
+  if (policy.nras) throw new NotChecked("no token of NVIDIA's attestation service is at hand");
+  return `${devices.length} GPUs`;
 }
 
 /**

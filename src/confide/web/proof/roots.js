@@ -1,45 +1,47 @@
 /**
- * Trust anchors: Intel's root, which is pinned, and a development root that a person may name. Nothing that a report says can add one.
+ * Trust anchors: the vendors' roots, which are pinned, and development roots that a person may name. Nothing that a report says
+ * can add one.
  */
 
 import { CheckFailed, fromBase64 } from "./bytes.js";
-import { INTEL_ROOT } from "./catalogue.js";
-import { keyOf, readChain } from "./x509.js";
+import { ROOTS } from "./pinned.js";
+import { pointOf, readChain } from "./x509.js";
 
 /** @typedef {import("./verdict.js").Root} Root */
 
 /**
- * The roots for quotes: those of the policy's vendors, and the development roots in a PEM text.
+ * The roots of the policy's vendors, and the development roots in a PEM text.
  * @param {string[]} vendors @param {string} [pem] @returns {Root[]}
  */
 export function rootsOf(vendors, pem) {
-  const intel = {
-    name: INTEL_ROOT.name,
-    vendor: "intel",
-    use: "tdx",
+  const pinned = ROOTS.filter(({ vendor }) => vendors.includes(vendor)).map((root) => ({
+    ...root,
     development: false,
-    der: fromBase64(INTEL_ROOT.der, "the root"),
-  };
-  return [...(vendors.includes("intel") ? [intel] : []), ...(pem ? development(pem) : [])];
+    der: fromBase64(root.der, "the root"),
+  }));
+  return [...pinned, ...(pem ? development(pem) : [])];
+}
+
+/** Those that a kind of evidence may end at. @param {Root[]} roots @param {string} use @returns {Root[]} */
+export function rootsFor(roots, use) {
+  return roots.filter((root) => root.use === use);
 }
 
 /**
- * The P-256 root in the file that a development installation wrote. The other, on P-384, is for GPUs, which a page does not
- * check.
+ * The roots in the file that a development installation wrote: P-256 for quotes, P-384 for GPUs.
  * @param {string} pem @returns {Root[]}
  */
 function development(pem) {
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
-  const found = blocks.flatMap((block) => {
-    try {
-      const [one] = readChain(block, "the development root");
-      keyOf(one, "the development root");
-      return [{ name: "development root for quotes", vendor: "intel", use: "tdx", development: true, der: one.raw }];
-    } catch (wrong) {
-      if (wrong instanceof CheckFailed) return [];
-      throw wrong;
-    }
+  if (!blocks.length) throw new CheckFailed("the file of development roots holds no PEM certificates");
+  return blocks.map((block) => {
+    const [one] = readChain(block, "the development root");
+    const size = pointOf(one)?.length;
+    const kinds = {
+      64: { name: "development root for quotes", vendor: "intel", use: "tdx" },
+      96: { name: "development root for GPUs", vendor: "nvidia", use: "gpu" },
+    };
+    if (size !== 64 && size !== 96) throw new CheckFailed("a development root has a P-256 or a P-384 key");
+    return { ...kinds[size], development: true, der: one.raw };
   });
-  if (!found.length) throw new CheckFailed("the file of development roots holds no root for quotes");
-  return found;
 }

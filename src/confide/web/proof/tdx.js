@@ -10,6 +10,7 @@ import { candidates, checkStatus, genuine, stand } from "./collateral.js";
 import { hash } from "./crypto.js";
 import * as der from "./der.js";
 import { parseQuote } from "./quote.js";
+import { rootsFor } from "./roots.js";
 import { checkChain, day, isSigned, keyOf, readChain } from "./x509.js";
 import { NotChecked } from "./verdict.js";
 
@@ -119,7 +120,7 @@ async function walk(quote, context) {
     );
   }
   const path = readChain(String.fromCharCode(...quote.certification), "the PCK chain");
-  const { whole, root } = await checkChain(path, context.roots, context.now, "the PCK chain");
+  const { whole, root } = await checkChain(path, rootsFor(context.roots, "tdx"), context.now, "the PCK chain");
   if (whole.length !== 3) {
     throw new CheckFailed(`found ${whole.length} certificates in the PCK chain, expected PCK, CA and root`);
   }

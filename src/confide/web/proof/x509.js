@@ -1,26 +1,33 @@
 /**
- * X.509 certificates of attestation keys and their revocation lists, on P-256 with SHA-256, which is all that Intel's are.
+ * X.509 certificates of attestation keys and their revocation lists: on P-256 with SHA-256 (Intel), on P-384 with SHA-384
+ * (NVIDIA), and RSASSA-PSS with 4096 bits and SHA-384 (AMD).
  *
  * Source: RFC 5280, as far as these chains use it: each certificate is issued by the next, all are valid at the given time,
  * issuers are CAs within their path length that may sign certificates, and the last is an accepted root or issued by one. No
- * name matching, no trust store, no network.
+ * name matching, no trust store, no network. RFC 4055, section 3.1 (RSASSA-PSS parameters). Reading is about layout only: what
+ * makes a layout suspect is remembered, and refused by {@link checkReadable}.
  */
 
-import { CheckFailed, base64, concat, fromBase64, same } from "./bytes.js";
+import { CheckFailed, base64, concat, fromBase64, hex, same } from "./bytes.js";
 import { subtle } from "./crypto.js";
 import * as der from "./der.js";
 
 /** @typedef {import("./verdict.js").Root} Root */
 /** @typedef {{oid: string, critical: boolean, value: Uint8Array}} Extension */
+/** @typedef {"ES256" | "ES384" | "PS384" | null} Algorithm  how something is signed; null in another way, or in two */
 /**
  * @typedef {object} Certificate
  * @property {Uint8Array} raw @property {Uint8Array} tbs @property {Uint8Array} serial @property {Uint8Array} signature
+ * @property {Algorithm} algorithm @property {number} version  from 0
  * @property {Uint8Array} issuer @property {Uint8Array} subject  names in DER
- * @property {string} commonName @property {number} notBefore @property {number} notAfter  Unix seconds
+ * @property {string[]} commonNames  of the subject
+ * @property {number} notBefore @property {number} notAfter  Unix seconds
  * @property {Uint8Array} spki @property {Map<string, Extension>} extensions
+ * @property {string | null} twice  an extension that is there more than once
  */
 /**
  * @typedef {object} Crl
+ * @property {Algorithm} algorithm
  * @property {Uint8Array} issuer @property {number} thisUpdate @property {number | null} nextUpdate
  * @property {Set<string>} serials  of revoked certificates, as `serialOf` writes them
  * @property {boolean} hasCritical @property {Uint8Array} tbs @property {Uint8Array} signature
@@ -30,7 +37,6 @@ const MOST_BYTES = 128 * 1024;
 const MOST_CERTIFICATES = 10;
 /** White space of ASCII, and no other. */
 const SPACE = /[\t\n\v\f\r ]/g;
-const ECDSA_SHA256 = "1.2.840.10045.4.3.2";
 const COMMON_NAME = "2.5.4.3";
 const BASIC_CONSTRAINTS = "2.5.29.19";
 const KEY_USAGE = "2.5.29.15";
@@ -39,13 +45,41 @@ const KEY_CERT_SIGN = 0x04;
 const VERSION_3 = 0xa0;
 const EXTENSIONS = 0xa3;
 const CRL_EXTENSIONS = 0xa0;
-const P256 = { name: "ECDSA", namedCurve: "P-256" };
-const P256_SHA256 = { name: "ECDSA", hash: "SHA-256" };
-/** The SubjectPublicKeyInfo of a P-256 key, up to the point's coordinates. */
-const P256_PREFIX = Uint8Array.of(
-  ...[0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01],
-  ...[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04],
-);
+/** By the object identifier, or all of the identifier where its parameters matter: two ways to write AMD's, of which the
+ * second names the default trailer field, as DER doesn't allow and AMD did. */
+const PSS_SHA384 =
+  "06092a864886f70d01010a30NNa00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500" +
+  "a203020130";
+/** @type {Record<string, Algorithm>} */
+const ALGORITHMS = {
+  "1.2.840.10045.4.3.2": "ES256",
+  "1.2.840.10045.4.3.3": "ES384",
+  [PSS_SHA384.replace("NN", "34")]: "PS384",
+  [`${PSS_SHA384.replace("NN", "39")}a303020101`]: "PS384",
+};
+/**
+ * The curves by the size of a point's two coordinates: their name, hash and algorithm, and the SubjectPublicKeyInfo of a key up
+ * to the coordinates.
+ * @type {Record<number, {namedCurve: string, hash: string, algorithm: Algorithm, prefix: string}>}
+ */
+const CURVES = {
+  64: {
+    namedCurve: "P-256",
+    hash: "SHA-256",
+    algorithm: "ES256",
+    prefix: "3059301306072a8648ce3d020106082a8648ce3d03010703420004",
+  },
+  96: {
+    namedCurve: "P-384",
+    hash: "SHA-384",
+    algorithm: "ES384",
+    prefix: "3076301006072a8648ce3d020106052b8104002203620004",
+  },
+};
+/** The identifier of an RSA key. */
+const RSA = "06092a864886f70d0101010500";
+const RSA_SIZE = 512;
+const BEGIN = "-----BEGIN ";
 
 // Reading --------------------------------------------------------------------------------------------------------------
 
@@ -72,6 +106,51 @@ export function readChain(text, what) {
   });
 }
 
+/**
+ * The certificates in a PEM text (RFC 7468); what stands between them is not looked at, nor is what follows the last whole one.
+ * @param {Uint8Array} data @param {string} what @returns {Certificate[]}
+ */
+export function readPem(data, what) {
+  if (data.length > MOST_BYTES) throw new CheckFailed(`${what} is longer than ${MOST_BYTES} bytes`);
+  const text = new TextDecoder("latin1").decode(data); // what is no ASCII is in no certificate
+  const parts = text.split("-----BEGIN CERTIFICATE-----");
+  if (parts.length > MOST_CERTIFICATES + 1) {
+    throw new CheckFailed(`${what} has more than ${MOST_CERTIFICATES} certificates`);
+  }
+  const found = readable(() => blocks(text).map(certificate), what);
+  if (!found.length) throw new CheckFailed(`${what} can't be read: no certificate`);
+  return found;
+}
+
+/** The certificates in a text, in DER. @param {string} text  a character for each byte @returns {Uint8Array[]} */
+function blocks(text) {
+  const found = [];
+  for (let at = text.indexOf(BEGIN); at >= 0; at = text.indexOf(BEGIN, at)) {
+    const match = /^(.*?)-----[ \t\n\r]*(.*?)-----END (.*?)-----/s.exec(text.slice(at + BEGIN.length));
+    if (!match) break;
+    at += BEGIN.length + match[0].length;
+    const [, label, body, end] = match;
+    if (!label || label !== end) throw new CheckFailed("PEM: an end that is not that of the beginning");
+    const dense = written(body).replace(/[ \t\v\f\r]*(\n|$)/g, "");
+    const raw = fromBase64(dense, "PEM");
+    if (base64(raw) !== dense) throw new CheckFailed("PEM: bits that belong to no byte");
+    if (label === "CERTIFICATE" || label === "X509 CERTIFICATE") found.push(raw);
+  }
+  return found;
+}
+
+/** What follows the headers of a block, which end with an empty line. @param {string} body */
+function written(body) {
+  for (const gap of ["\n\n", "\r\n\r\n"]) {
+    const at = body.indexOf(gap);
+    if (at < 0) continue;
+    const headers = body.slice(0, at).split("\n");
+    if (at && !headers.every((line) => line.includes(":"))) throw new CheckFailed("PEM: a header that is none");
+    return body.slice(at + gap.length);
+  }
+  return body;
+}
+
 /** @param {Uint8Array} raw @param {string} what @returns {Certificate} */
 export function readCertificate(raw, what) {
   return readable(() => certificate(raw), what);
@@ -90,17 +169,19 @@ function readable(read, what) {
 function certificate(raw) {
   const { tbs, algorithm, signature } = signed(raw);
   const fields = new der.Der(tbs.value);
-  const version = fields.maybe(VERSION_3);
-  if (!version || der.number(der.only(version.value, der.INTEGER)) !== 2)
-    throw new CheckFailed("no certificate of version 3");
-  const serial = der.unsigned(fields.next(der.INTEGER));
-  if (!same(fields.next(der.SEQUENCE).raw, algorithm)) throw new CheckFailed("two different signature algorithms");
+  const said = fields.maybe(VERSION_3);
+  const version = said ? der.number(der.only(said.value, der.INTEGER)) : 0;
+  if (version > 2) throw new CheckFailed("a version that there is not");
+  const serial = der.integer(fields.next(der.INTEGER));
+  const inner = algorithmOf(fields.next(der.SEQUENCE));
   const issuer = fields.next(der.SEQUENCE);
+  namesIn(issuer.raw);
   const validity = fields.inside();
   const [notBefore, notAfter] = [der.time(validity.next()), der.time(validity.next())];
   validity.end();
   const subject = fields.next(der.SEQUENCE);
   const spki = fields.next(der.SEQUENCE);
+  keyParts(spki.value);
   const wrapped = fields.maybe(EXTENSIONS);
   fields.end();
   return {
@@ -108,13 +189,15 @@ function certificate(raw) {
     tbs: tbs.raw,
     serial,
     signature,
+    algorithm: same(inner.raw, algorithm.raw) ? algorithm.name : null,
+    version,
     issuer: issuer.raw,
     subject: subject.raw,
-    commonName: commonName(subject),
+    commonNames: namesIn(subject.raw),
     notBefore,
     notAfter,
     spki: spki.raw,
-    extensions: wrapped ? extensions(der.only(wrapped.value, der.SEQUENCE)) : new Map(),
+    ...extensions(wrapped && der.only(wrapped.value, der.SEQUENCE)),
   };
 }
 
@@ -128,7 +211,7 @@ function crl(raw) {
   const { tbs, algorithm, signature } = signed(raw);
   const fields = new der.Der(tbs.value);
   if (der.number(fields.next(der.INTEGER)) !== 1) throw new CheckFailed("no revocation list of version 2");
-  if (!same(fields.next(der.SEQUENCE).raw, algorithm)) throw new CheckFailed("two different signature algorithms");
+  if (!same(fields.next(der.SEQUENCE).raw, algorithm.raw)) throw new CheckFailed("two different signature algorithms");
   const issuer = fields.next(der.SEQUENCE);
   const thisUpdate = der.time(fields.next());
   const nextUpdate = [0x17, 0x18].includes(fields.tag) ? der.time(fields.next()) : null;
@@ -136,60 +219,96 @@ function crl(raw) {
   const list = fields.maybe(der.SEQUENCE);
   for (const entries = new der.Der(list?.value ?? new Uint8Array()); !entries.done; ) {
     const entry = entries.inside();
-    serials.add(serialOf(der.unsigned(entry.next(der.INTEGER))));
+    serials.add(serialOf(der.integer(entry.next(der.INTEGER))));
     der.time(entry.next());
     entry.maybe(der.SEQUENCE);
     entry.end();
   }
   const wrapped = fields.maybe(CRL_EXTENSIONS);
   fields.end();
-  const found = wrapped ? [...extensions(der.only(wrapped.value, der.SEQUENCE)).values()] : [];
-  const hasCritical = found.some((one) => one.critical);
-  return { issuer: issuer.raw, thisUpdate, nextUpdate, serials, hasCritical, tbs: tbs.raw, signature };
+  const found = extensions(wrapped && der.only(wrapped.value, der.SEQUENCE));
+  if (found.twice !== null) throw new CheckFailed(`two extensions ${found.twice}`);
+  const hasCritical = [...found.extensions.values()].some((one) => one.critical);
+  const { name } = algorithm;
+  return {
+    algorithm: name,
+    issuer: issuer.raw,
+    thisUpdate,
+    nextUpdate,
+    serials,
+    hasCritical,
+    tbs: tbs.raw,
+    signature,
+  };
 }
 
 /** What certificates and lists have in common: a signature over the first part. @param {Uint8Array} raw */
 function signed(raw) {
   const whole = new der.Der(der.only(raw, der.SEQUENCE).value);
   const tbs = whole.next(der.SEQUENCE);
-  const algorithm = whole.next(der.SEQUENCE);
-  const signature = der.bits(whole.next(der.BIT_STRING));
+  const algorithm = algorithmOf(whole.next(der.SEQUENCE));
+  // a signature that is not whole bytes would be one signature in several spellings: it is as if there were none
+  const signature = der.wholeBytes(whole.next(der.BIT_STRING)) ?? new Uint8Array();
   whole.end();
-  if (der.oid(new der.Der(algorithm.value).next(der.OID)) !== ECDSA_SHA256) {
-    throw new CheckFailed("its signature is not ECDSA with SHA-256");
-  }
-  return { tbs, algorithm: algorithm.raw, signature };
+  return { tbs, algorithm, signature };
+}
+
+/** @param {der.Item} item @returns {{name: Algorithm, raw: Uint8Array}} */
+function algorithmOf(item) {
+  const parts = new der.Der(item.value);
+  const name = der.oid(parts.next(der.OID));
+  if (!parts.done) parts.next();
+  parts.end();
+  return { name: ALGORITHMS[name] ?? ALGORITHMS[hex(item.value)] ?? null, raw: item.raw };
 }
 
 /**
- * Extensions, none of which is there twice (RFC 5280, section 4.2).
- * @param {der.Item} item @returns {Map<string, Extension>}
+ * Extensions, and one of them that is there twice, which must not be (RFC 5280, section 4.2).
+ * @param {der.Item | null} item @returns {{extensions: Map<string, Extension>, twice: string | null}}
  */
 function extensions(item) {
   const found = new Map();
-  for (const list = new der.Der(item.value); !list.done; ) {
+  let twice = null;
+  for (const list = new der.Der(item?.value ?? new Uint8Array()); !list.done; ) {
     const one = list.inside();
     const oid = der.oid(one.next(der.OID));
     const critical = der.flag(one);
     const { value } = one.next(der.OCTET_STRING);
     one.end();
-    if (found.has(oid)) throw new CheckFailed(`two extensions ${oid}`);
+    if (found.has(oid)) twice = oid;
     found.set(oid, { oid, critical, value });
+  }
+  return { extensions: found, twice };
+}
+
+/** The common names in a name. @param {Uint8Array} name  in DER @returns {string[]} */
+export function namesIn(name) {
+  const found = [];
+  for (const sets = new der.Der(der.only(name, der.SEQUENCE).value); !sets.done; ) {
+    for (const set = sets.inside(der.SET); !set.done; ) {
+      const pair = set.inside();
+      const oid = der.oid(pair.next(der.OID));
+      const text = der.text(pair.next());
+      pair.end();
+      if (oid === COMMON_NAME) found.push(text);
+    }
   }
   return found;
 }
 
-/** @param {der.Item} subject */
-function commonName(subject) {
-  for (const sets = new der.Der(subject.value); !sets.done; ) {
-    for (const set = sets.inside(der.SET); !set.done; ) {
-      const pair = set.inside();
-      const isName = der.oid(pair.next(der.OID)) === COMMON_NAME;
-      const { value } = pair.next();
-      if (isName) return new TextDecoder().decode(value);
-    }
-  }
-  return "";
+/** The identifier of a public key, and the key's own bytes. @param {Uint8Array} spki  inside of its sequence */
+function keyParts(spki) {
+  const parts = new der.Der(spki);
+  const algorithm = parts.next(der.SEQUENCE);
+  algorithmOf(algorithm);
+  const key = der.wholeBytes(parts.next(der.BIT_STRING));
+  parts.end();
+  return { algorithm: algorithm.value, key };
+}
+
+/** The first common name of a certificate; empty where it has none. @param {Certificate} one */
+export function nameOf(one) {
+  return one.commonNames[0] ?? "";
 }
 
 /** How serial numbers are compared. @param {Uint8Array} serial */
@@ -210,6 +329,7 @@ export async function checkChain(path, roots, now, what) {
   const whole = same(last.raw, anchor.raw) ? path : [...path, anchor];
   for (const [place, one] of whole.entries()) {
     const where = `${what}, certificate ${place}`;
+    checkReadable(one, where);
     if (now < one.notBefore || now > one.notAfter) {
       throw new CheckFailed(
         `${where} is valid from ${day(one.notBefore)} to ${day(one.notAfter)}, and the time is ${day(now)}`,
@@ -224,6 +344,16 @@ export async function checkChain(path, roots, now, what) {
     }
   }
   return { whole, root };
+}
+
+/**
+ * A certificate of version 3, none of whose extensions is there twice, signed with whole bytes.
+ * @param {Certificate} one @param {string} where
+ */
+export function checkReadable(one, where) {
+  if (one.version !== 2) throw new CheckFailed(`${where} is no certificate of X.509 version 3`);
+  if (one.twice !== null) throw new CheckFailed(`${where} can't be read: two extensions ${one.twice}`);
+  if (!one.signature.length) throw new CheckFailed(`${where} has a signature that is not whole bytes`);
 }
 
 /** @param {Certificate} last @param {Root[]} roots @param {string} what */
@@ -248,10 +378,18 @@ function checkIssuer(one, below, where) {
   if (constraints.pathLength !== null && constraints.pathLength < below) {
     throw new CheckFailed(`${where} allows ${constraints.pathLength} CAs below it, and ${below} are there`);
   }
-  const usage = one.extensions.get(KEY_USAGE);
-  if (usage && !(der.only(usage.value, der.BIT_STRING).value[1] & KEY_CERT_SIGN)) {
+  if (one.extensions.has(KEY_USAGE) && !mayUse(one, KEY_CERT_SIGN)) {
     throw new CheckFailed(`${where} may not sign certificates`);
   }
+}
+
+/**
+ * Whether the key usage of a certificate has this bit of its first byte; one without key usage says nothing.
+ * @param {Certificate} one @param {number} bit
+ */
+export function mayUse(one, bit) {
+  const usage = one.extensions.get(KEY_USAGE);
+  return usage !== undefined && (der.only(usage.value, der.BIT_STRING).value[1] & bit) !== 0;
 }
 
 /** @param {Certificate} one @returns {{isCa: boolean, pathLength: number | null}} */
@@ -267,15 +405,19 @@ export function basicConstraints(one) {
 
 /** @param {Certificate} one @param {Certificate} issuer */
 async function isIssued(one, issuer) {
-  return same(one.issuer, issuer.subject) && isSignedBy(issuer, one.signature, one.tbs);
+  return same(one.issuer, issuer.subject) && isSignedBy(issuer, one);
 }
 
 /**
- * Whether the key of a certificate signed something, with a signature in DER.
- * @param {Certificate} issuer @param {Uint8Array} signature @param {Uint8Array} message
+ * Whether the key of a certificate signed a certificate or a list, in the way that this says.
+ * @param {Certificate} issuer @param {{tbs: Uint8Array, signature: Uint8Array, algorithm: Algorithm}} one
  */
-export async function isSignedBy(issuer, signature, message) {
-  return isSigned(keyOf(issuer, "an issuer"), rawSignature(signature), message);
+export async function isSignedBy(issuer, { tbs, signature, algorithm }) {
+  if (algorithm === null || !signature.length) return false;
+  if (algorithm === "PS384") return isRsaSigned(issuer, signature, tbs);
+  const point = pointOf(issuer);
+  if (point === null || CURVES[point.length].algorithm !== algorithm) return false;
+  return isSigned(point, rawSignature(signature, point.length / 2), tbs);
 }
 
 /**
@@ -283,30 +425,69 @@ export async function isSignedBy(issuer, signature, message) {
  * @param {Certificate} one @param {string} what @returns {Uint8Array}
  */
 export function keyOf(one, what) {
-  const start = P256_PREFIX.length;
-  if (one.spki.length !== start + 64 || !same(one.spki.subarray(0, start), P256_PREFIX)) {
-    throw new CheckFailed(`${what} has no P-256 key`);
-  }
-  return one.spki.subarray(start);
-}
-
-/** r and s in 32 bytes each, empty where they can't be. @param {Uint8Array} signature  in DER */
-function rawSignature(signature) {
-  const pair = new der.Der(der.only(signature, der.SEQUENCE).value);
-  const numbers = [der.unsigned(pair.next(der.INTEGER)), der.unsigned(pair.next(der.INTEGER))];
-  pair.end();
-  if (numbers.some((one) => one.length > 32)) return new Uint8Array();
-  return concat(...numbers.flatMap((one) => [new Uint8Array(32 - one.length), one]));
+  const point = pointOf(one);
+  if (point?.length !== 64) throw new CheckFailed(`${what} has no P-256 key`);
+  return point;
 }
 
 /**
- * Whether these 64 bytes, r and s, are the ECDSA signature with SHA-256 of the key with these coordinates.
+ * The coordinates of a certificate's key, 64 bytes of P-256 or 96 of P-384; null where it is of another kind.
+ * @param {Certificate} one @returns {Uint8Array | null}
+ */
+export function pointOf({ spki }) {
+  for (const [size, { prefix }] of Object.entries(CURVES)) {
+    const start = prefix.length / 2;
+    if (spki.length === start + Number(size) && hex(spki.subarray(0, start)) === prefix) return spki.subarray(start);
+  }
+  return null;
+}
+
+/** r and s in `size` bytes each, empty where they can't be. @param {Uint8Array} signature  in DER @param {number} size */
+function rawSignature(signature, size) {
+  const pair = new der.Der(der.only(signature, der.SEQUENCE).value);
+  const numbers = [der.unsigned(pair.next(der.INTEGER)), der.unsigned(pair.next(der.INTEGER))];
+  pair.end();
+  if (numbers.some((one) => one.length > size)) return new Uint8Array();
+  return concat(...numbers.flatMap((one) => [new Uint8Array(size - one.length), one]));
+}
+
+/**
+ * Whether these bytes, r and s, are the ECDSA signature of the key with these coordinates: on P-256 with SHA-256 where the
+ * point has 64 bytes, on P-384 with SHA-384 where it has 96.
  * @param {Uint8Array} point  x and y @param {Uint8Array} signature @param {Uint8Array} message
  */
 export async function isSigned(point, signature, message) {
-  if (signature.length !== 64) return false;
-  const key = await subtle().importKey("raw", concat(Uint8Array.of(4), point), P256, false, ["verify"]);
-  return subtle().verify(P256_SHA256, key, concat(signature), concat(message));
+  if (signature.length !== point.length) return false;
+  const { namedCurve, hash } = CURVES[point.length];
+  const key = await imported("raw", concat(Uint8Array.of(4), point), { name: "ECDSA", namedCurve });
+  return key !== null && subtle().verify({ name: "ECDSA", hash }, key, concat(signature), concat(message));
+}
+
+/**
+ * Whether an RSA key with 4096 bits made this signature with RSASSA-PSS, SHA-384 and a salt of 48 bytes.
+ * @param {Certificate} issuer @param {Uint8Array} signature @param {Uint8Array} message
+ */
+async function isRsaSigned({ spki }, signature, message) {
+  const { algorithm, key: own } = keyParts(der.only(spki, der.SEQUENCE).value);
+  if (own === null || hex(algorithm) !== RSA) return false;
+  const numbers = new der.Der(der.only(own, der.SEQUENCE).value);
+  const modulus = der.unsigned(numbers.next(der.INTEGER));
+  if (modulus.length !== RSA_SIZE || modulus[0] < 0x80) return false;
+  const key = await imported("spki", concat(spki), { name: "RSA-PSS", hash: "SHA-384" });
+  return key !== null && subtle().verify({ name: "RSA-PSS", saltLength: 48 }, key, concat(signature), concat(message));
+}
+
+/**
+ * A key for {@link SubtleCrypto.verify}; null where the bytes are none, a point that is not on its curve for instance.
+ * @param {"raw" | "spki"} format @param {Uint8Array<ArrayBuffer>} data @param {any} algorithm
+ */
+async function imported(format, data, algorithm) {
+  try {
+    return await subtle().importKey(format, data, algorithm, false, ["verify"]);
+  } catch (wrong) {
+    if (wrong instanceof DOMException && wrong.name === "DataError") return null;
+    throw wrong;
+  }
 }
 
 /** A day, as people read it. @param {number} seconds */
