@@ -9,7 +9,6 @@ import random
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -18,16 +17,15 @@ import msgspec
 from confide.verify.audit import check_report
 from confide.verify.context import Context
 from confide.verify.nvidia import verify_gpus
-from confide.verify.policy import GpuPolicy
+from confide.verify.policy import DstackPolicy, GpuPolicy
 from confide.verify.rim import verify_rim
 from confide.verify.services import named
 from confide.verify.snp import verify_snp
 from confide.verify.verdict import Ledger
-from confide.wire import aci
 from confide.wire.nvgpu import GpuEvidence
 from tests.verify import snp_maker, test_verify_nvidia, test_verify_rim, test_verify_snp
-from tests.verify.making import NOW, made_identity, made_policy, made_report
-from tests.web.cases import SEED, Json, Recorder, b64, saved_json, told
+from tests.verify.making import made_policy, made_report
+from tests.web.cases import SEED, Json, Recorder, b64, judged_by, saved_json, told
 from tests.wire import test_rim
 
 T = TypeVar("T")
@@ -38,7 +36,13 @@ def at_hand(context: Context) -> Json:
     return {
         "policy": msgspec.to_builtins(context.policy),
         "roots": [
-            {"name": one.name, "vendor": one.vendor, "use": one.use, "development": one.development, "der": b64(one.der)}
+            {
+                "name": one.name,
+                "vendor": one.vendor,
+                "use": one.use,
+                "development": one.development,
+                "der": b64(one.der),
+            }
             for one in context.roots.accepted
         ],
         "material": [{"kind": one.kind, "key": one.key, "data": b64(one.data)} for one in context.material.items],
@@ -106,11 +110,11 @@ def guests(devices: Devices, count: int) -> None:
             devices.run(name, case.run)
         for name, (_, case) in tests.BREAKS.items():
             devices.run(name, case.run)
-        for lists in _given(tests.test_no_current_list_is_said_and_not_required):
+        for lists in _given(tests.test_no_current_list_is_said_and_not_required, "lists"):
             devices.run("lists", tests.Case(more=lists).run)
-        for key, hint in _given(tests.test_missing_certificate_is_not_enough):
-            devices.run(key, lambda key=key, hint=hint: tests.test_missing_certificate_is_not_enough(key, hint))
-        for der in _given(tests.test_unreadable_certificate_fails):
+        for key in ("vcek", "vlek"):
+            devices.run(key, lambda key=key: tests.test_missing_certificate_is_not_enough(key, ""))
+        for der in _given(tests.test_unreadable_certificate_fails, "der"):
             devices.run("unreadable", lambda der=der: tests.test_unreadable_certificate_fails(der))
         for test in (
             tests.test_forged_certificate_of_trustee,
@@ -134,10 +138,10 @@ def _mutated_lists(devices: Devices, count: int) -> None:
         devices.run("list mutated", lambda context=context: tests.run(context, raw))
 
 
-def _given(test: Callable[..., None]) -> Any:
-    """What a test is parametrised with."""
-    (mark,) = test.pytestmark  # type: ignore[attr-defined]
-    return mark.args[1]
+def _given(test: Callable[..., None], name: str) -> Any:
+    """What a parameter of a test is given."""
+    (values,) = [mark.args[1] for mark in test.pytestmark if mark.args[0] == name]  # type: ignore[attr-defined]
+    return values
 
 
 def machines(devices: Devices, count: int) -> None:
@@ -151,14 +155,15 @@ def machines(devices: Devices, count: int) -> None:
         for step, makes in tests.BREAKS.items():
             for make in makes:
                 devices.run(step, lambda make=make: make().run())
-        for policy, _ in _given(tests.test_no_evidence_is_not_checked):
+        for policy in (GpuPolicy(), GpuPolicy(required=True), GpuPolicy(count=8), GpuPolicy(switches=4)):
             for reason in ("it is off", None):
                 devices.run("no GPU", tests.Case([], policy=policy, unavailable=reason).run)
         for required in (False, True):
             devices.run("other vendor", lambda it=required: tests.test_policy_without_nvidia_does_not_look(it))
         for mode in (None, 0, 1, 2, 7):
-            devices.run(f"mode {mode}", lambda mode=mode: tests.Case([tests.FACTORY.device(mode=mode).evidence()]).run())
-        for chip in _given(tests.test_blackwell_has_its_own_driver_manifest):
+            device = tests.FACTORY.device(mode=mode)
+            devices.run(f"mode {mode}", tests.Case([device.evidence()]).run)
+        for chip in _given(tests.test_blackwell_has_its_own_driver_manifest, "chip"):
             devices.run(chip, lambda chip=chip: tests.test_blackwell_has_its_own_driver_manifest(chip))
         for switches in (None, 4):
             devices.run("PCIe", lambda it=switches: tests.test_protected_pcie_without_switches_says_so(it))
@@ -189,10 +194,10 @@ def machines(devices: Devices, count: int) -> None:
 
 
 def _strange_certificates() -> Iterable[tuple[str, Any]]:
-    """Devices whose attestation key's certificate has a strange extension, or a firmware id that is wrapped otherwise."""
+    """Devices whose attestation key's certificate has a strange extension, or whose chain lacks a certificate."""
     tests = test_verify_nvidia
     for arc in ("2.23.133.5.4.1", "2.23.133.5.4.1.1"):
-        for value in _given(tests.test_strange_dice_extension_fails)[:8] if False else _strange_values():
+        for value in _given(tests.test_strange_dice_extension_fails, "value"):
             extension = tests.x509.UnrecognizedExtension(tests.x509.ObjectIdentifier(arc), value)
             known = tests.FACTORY.device()
             leaf = tests.maker.issue("GH100 A01 GSP FMC LF", known.chain[1], ca=False, extension=extension)
@@ -202,12 +207,6 @@ def _strange_certificates() -> Iterable[tuple[str, Any]]:
         known = tests.FACTORY.device()
         rest = [one.certificate for one in known.chain]
         yield "a certificate left out", tests.Case([tests.chained(rest[:place] + rest[place + 1 :], known.evidence())])
-
-
-def _strange_values() -> Sequence[bytes]:
-    marks = test_verify_nvidia.test_strange_dice_extension_fails.pytestmark  # type: ignore[attr-defined]
-    (values,) = [mark.args[1] for mark in marks if mark.args[0] == "value"]
-    return values
 
 
 def _changed_texts(real: Any, count: int) -> Iterable[Any]:
@@ -235,8 +234,8 @@ def manifests(devices: Devices, count: int) -> None:
             for demanded in (False, True):
                 devices.run(
                     f"{days} days",
-                    lambda days=days, demanded=demanded: (
-                        tests.test_manifest_out_of_its_time_is_not_checked_rim_5(days, demanded)
+                    lambda days=days, demanded=demanded: tests.test_manifest_out_of_its_time_is_not_checked_rim_5(
+                        days, demanded
                     ),
                 )
         devices.run("no root", tests.test_root_may_be_left_out)
@@ -310,66 +309,45 @@ def _spellings() -> dict[str, bytes]:
 
 def verdicts(recorder: Recorder) -> None:
     """Whole verdicts over reports of SEV-SNP guests, and over reports with GPUs."""
-    identity = made_identity()
-    for number, (gpus, members) in enumerate(
-        (
-            (1, {}),
-            (2, {"count": 2, "required": True}),
-            (1, {"count": 2}),
-            (1, {"measurements": True}),
-            (1, {"nras": True}),
-            (0, {"required": True}),
-        )
+    for gpus, members in (
+        (1, {}),
+        (2, {"count": 2, "required": True}),
+        (1, {"count": 2}),
+        (1, {"measurements": True}),
+        (1, {"nras": True}),
+        (0, {"required": True}),
     ):
+        policy = made_policy(gpu=GpuPolicy(**members), claims={"gpu_attested": ("hardware_proven",)} if gpus else {})
         made = made_report(gpus=gpus)
-        claims = {"gpu_attested": ("hardware_proven",)} if number < 2 else {}
-        policy = made_policy(gpu=GpuPolicy(**members), claims=claims)
-        recorder.run(f"GPUs {members}", lambda made=made, policy=policy: saved(recorder, made.saved(), made.context(policy)))
+        recorder.run(f"{gpus} GPUs, {members}", lambda made=made, policy=policy: saved(recorder, made, policy))
     stale = made_report(gpus=1, gpu_nonce=bytes(32))
-    recorder.run("GPUs of another nonce", lambda: saved(recorder, stale.saved(), stale.context()))
+    recorder.run("GPUs of another nonce", lambda: saved(recorder, stale, made_policy()))
     real = test_verify_snp.REAL["milan v3"]
-    certificates = {"vcek": b64(real.certificate)}
-    for name, evidence in {
-        "a real guest of another keyset": {"quote": real.report.hex(), "collateral": certificates},
-        "a real guest without its certificate": {"quote": real.report.hex(), "collateral": None},
-        "a certificate that is no base64": {"quote": real.report.hex(), "collateral": {"vcek": "*"}},
+    policy = made_policy(roots=("amd",), dstack=DstackPolicy())
+    for name, collateral in {
+        "a real guest of another keyset": {"vcek": b64(real.certificate)},
+        "a real guest without its certificate": None,
+        "a certificate that is no base64": {"vcek": "*"},
     }.items():
-        made = made_report(tee_type="sev_snp", evidence=evidence | {"event_log": None, "app_compose": None})
-        policy = made_policy(roots=("amd",), dstack=made_policy().dstack.__class__())
-        recorder.run(name, lambda made=made, policy=policy: saved(recorder, made.saved(), made.context(policy)))
-    assert aci.report_data(identity.digest, None)
-    assert NOW
+        evidence = {"quote": real.report.hex(), "collateral": collateral, "event_log": None, "app_compose": None}
+        made = made_report(tee_type="sev_snp", evidence=evidence)
+        recorder.run(name, lambda made=made: saved(recorder, made, policy))
 
 
-def saved(recorder: Recorder, one: Any, context: Context) -> None:
+def saved(recorder: Recorder, made: Any, policy: Any) -> None:
     """One verdict."""
-    verdict, _ = check_report(one, named("aci"), context)
-    roots = "".join(
-        root.certificate.public_bytes(test_verify_nvidia.Encoding.PEM).decode()
-        for root in context.roots.accepted
-        if root.development
-    )
-    recorder.add(
-        "saved",
-        msgspec.to_builtins(verdict),
-        saved=saved_json(one),
-        policy=msgspec.to_builtins(context.policy),
-        pem=roots,
-        now=context.now,
-    )
+    context = made.context(policy)
+    verdict, _ = check_report(made.saved(), named("aci"), context)
+    recorder.add("saved", msgspec.to_builtins(verdict), saved=saved_json(made.saved()), **judged_by(context))
 
 
-def recorded_devices(count: int) -> list[Json]:
+def recorded_devices(mutated: int) -> list[Json]:
     """All of them. What cryptography warns of and still reads must not be the reason for a refusal."""
     recorder = Recorder()
     devices = Devices(recorder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        guests(devices, count)
-        machines(devices, count)
-        manifests(devices, count)
+        for table in (guests, machines, manifests):
+            table(devices, mutated)
     verdicts(recorder)
     return recorder.cases
-
-
-__all__ = ["islice", "recorded_devices"]

@@ -163,6 +163,10 @@ const KINDS = {
     return { ok: { policy, verdict: (await verifySaved(saved, { ...options, policy })).verdict } };
   },
 
+  async first_use_of({ verdict }, modules) {
+    return { ok: modules.index.firstUsePolicy({ verdict }) };
+  },
+
   async quote(one, modules) {
     const ledger = new modules.verdict.Ledger();
     const report = await modules.tdx.verifyTdx(

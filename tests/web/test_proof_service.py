@@ -17,7 +17,7 @@ from confide.wire import jcs
 from tests.client.world import MODEL, POLICY, Between, Passing, World
 from tests.web.running import Run
 
-ROOT = "development root for quotes"
+ROOTS = ["development root for quotes", "development root for GPUs"]
 OTHER = "sha256:" + "0" * 64
 
 
@@ -48,7 +48,7 @@ def test_a_development_service_is_consistent_and_never_ok(run: Run, served: Worl
     found = run("talk", given(served, stream=stream))
     verdict, answer = found["verdict"], found["answer"]
     assert (verdict["verdict"], verdict["exit_code"], verdict["ok"]) == ("consistent, development root", 3, False)
-    assert (verdict["development"], verdict["hardware"], verdict["roots"]) == (True, False, [ROOT])
+    assert (verdict["development"], verdict["hardware"], verdict["roots"]) == (True, False, ROOTS)
     assert found["sealed"]
     assert (answer["consistent"], answer["ok"], answer["problem"], found["problem"]) == (True, False, None, None)
     assert not failing(answer["findings"]) | missing(answer["findings"])
@@ -88,7 +88,7 @@ def test_without_a_policy_nothing_is_good_enough(run: Run, served: World) -> Non
 
 def test_without_the_development_root_it_fails(run: Run, served: World) -> None:
     verdict = run("talk", given(served, pem=None, policy=None))["verdict"]
-    assert failing(verdict["findings"]) == {"tdx.2", "report.2"}
+    assert failing(verdict["findings"]) == {"tdx.2", "report.2", "gpu.2", "report.9"}
     assert verdict["exit_code"] == 1
     assert not verdict["roots"]
 
@@ -145,7 +145,7 @@ def drop_collateral(report: dict[str, Any]) -> None:
 
 
 REPORTS: dict[str, tuple[set[str], Callable[[Passing], None]]] = {
-    "another keyset": ({"report.3"}, in_report(other_keyset)),
+    "another keyset": ({"report.3", "gpu.4", "report.9"}, in_report(other_keyset)),
     "another digest": (
         {"report.1"},
         in_report(lambda report: report.update(workload_keyset_digest="sha256:" + "0" * 64)),
@@ -190,7 +190,7 @@ def test_an_old_report_is_not_fresh(run: Run, served: World, relay: Between) -> 
     first = run("talk", given(served, relay.url, policy=None))["verdict"]
     second = run("talk", given(served, relay.url, policy=None))["verdict"]
     assert not failing(first["findings"])
-    assert failing(second["findings"]) == {"report.3"}
+    assert failing(second["findings"]) == {"report.3", "gpu.4", "report.9"}
 
 
 def test_a_service_that_serves_something_else_than_at_first_use(run: Run, served: World) -> None:

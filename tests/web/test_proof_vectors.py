@@ -232,7 +232,7 @@ GIVEN: dict[str, Callable[[], list[Json]]] = {
 
 
 def test_the_page_reads_every_folder_of_vectors_that_it_can() -> None:
-    """The older surface's texts are not for it; nor are reports of AMD's and NVIDIA's devices."""
+    """The older surface's texts are not for it."""
     assert {path.stem for path in folder("wire")} == {"jcs", "keyset", "report", "receipt", "session", "signature_text"}
 
 

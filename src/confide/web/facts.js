@@ -58,7 +58,7 @@ function tensors(quantisation) {
 
 /** Where it runs, as the evidence says. */
 export function place({ verdict, established }) {
-  const { report = {}, tdx, dstack } = verdict.facts;
+  const { report = {}, tdx, snp, dstack, gpu = [] } = verdict.facts;
   const rows = [
     ["evidence", teeName(report)],
     ["source", report.source],
@@ -67,13 +67,14 @@ export function place({ verdict, established }) {
     ["serving", established?.serving],
     ...Object.entries(report.provenance ?? {}),
   ];
-  const quoted = Array.isArray(tdx) ? tdx[0] : tdx;
+  const quoted = Array.isArray(tdx) ? tdx[0] : (tdx ?? snp);
   return h(
     "div",
     {},
     factList(rows),
     fold("Measurements of the quote", quoted),
     fold("Deployment (dstack)", Array.isArray(dstack) ? dstack[0] : dstack),
+    gpu.map((device, at) => fold(`Device ${at}: ${device.model}`, device)),
   );
 }
 

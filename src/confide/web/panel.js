@@ -166,12 +166,15 @@ export class ProofPanel {
       ],
     ];
     const gpu = attested?.report?.attestation.evidence.gpu;
-    if (gpu?.status === "available")
+    const devices = attested?.verdict.facts.gpu ?? [];
+    if (devices.some((device) => !device.measured))
       points.push([
-        "GPUs.",
-        ` The evidence of ${gpu.devices?.length ?? 0} is there, and this page does not read it. confide verify does.`,
+        "What runs on the GPUs.",
+        " That they are genuine and answered is checked. Whether firmware and driver are NVIDIA's needs reference values " +
+          "that this page asks nobody for. confide verify does.",
       ]);
-    else if (attested) points.push(["GPUs.", ` There is no evidence of any${gpu?.reason ? `: ${gpu.reason}` : ""}.`]);
+    else if (attested && gpu?.status !== "available")
+      points.push(["GPUs.", ` There is no evidence of any${gpu?.reason ? `: ${gpu.reason}` : ""}.`]);
     if (this.#support && !this.#support.ed25519)
       points.push(["Receipts.", " This browser has no Ed25519: take a newer one."]);
     if (this.#support && !this.#support.x25519)

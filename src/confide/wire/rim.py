@@ -165,7 +165,7 @@ def _detach(root: Any, signature: Any) -> None:
 def _canonical(element: Any) -> bytes:
     """The canonical form; namespaces that are no absolute URIs have none (Canonical XML 1.1, 1.3)."""
     try:
-        return etree.tostring(element, method="c14n")
+        return bytes(etree.tostring(element, method="c14n"))
     except etree.LxmlError as failed:
         raise _wrong(f"it has no canonical form ({failed})") from None
 

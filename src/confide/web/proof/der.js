@@ -11,6 +11,8 @@ export const SET = 0x31;
 export const IA5_STRING = 0x16;
 const BOOLEAN = 0x01;
 const UTF8_STRING = 0x0c;
+const UNIVERSAL_STRING = 0x1c;
+const BMP_STRING = 0x1e;
 const PRINTABLE_STRING = 0x13;
 const UTC_TIME = 0x17;
 const GENERALIZED_TIME = 0x18;
@@ -148,6 +150,9 @@ export function wholeBytes({ value }) {
 /** A text of ASCII or UTF-8; of other kinds, a character for each byte. @param {Item} item @returns {string} */
 export function text({ tag, value }) {
   if (tag === UTF8_STRING) return new TextDecoder().decode(value);
+  // of two or four bytes for a character: nobody's certificates have these, and so they are only told apart from garbage
+  if (tag === UNIVERSAL_STRING || (tag === BMP_STRING && value.length % 2))
+    throw new CheckFailed("DER: a malformed text");
   const said = Array.from(value, (byte) => String.fromCharCode(byte)).join("");
   if (tag === PRINTABLE_STRING && !/^[A-Za-z0-9 '()+,\-./:=?]*$/.test(said)) {
     throw new CheckFailed("DER: a text with characters that it can't have");

@@ -1,7 +1,7 @@
 /**
- * What `confide verify` verifies in Python, verified in a browser (or in Node 20): reports of `aci/1` with the TDX quote
- * and dstack's event log inside, receipts, sessions, and end-to-end encryption. No build step, nothing fetched but from
- * the service that is checked.
+ * What `confide verify` verifies in Python, verified in a browser (or in Node 20): reports of `aci/1` with the TDX quote or
+ * SEV-SNP report, NVIDIA's devices and dstack's event log inside, receipts, sessions, and end-to-end encryption. No build
+ * step, nothing fetched but from the service that is checked.
  *
  *     import { attest, Exchange, bundle } from "/proof/index.js";
  *

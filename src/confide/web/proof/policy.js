@@ -7,6 +7,7 @@
 
 import { CheckFailed, Named } from "./bytes.js";
 import { canonical, text } from "./jcs.js";
+import { ROOTS } from "./pinned.js";
 import { Sha256 } from "./sha256.js";
 import { CLAIMS, SOURCES, TCB_STATUSES } from "./terms.js";
 import {
@@ -42,6 +43,9 @@ const hex48 = matching(/^[0-9a-f]{96}$/);
 const days = integer(0, 36500);
 const svn = integer(0, 255);
 const count = nullable(integer(0, 1024));
+const VENDORS = ["intel", "amd", "nvidia"];
+/** The bit of a guest policy of SEV-SNP. */
+const MIGRATION_AGENT = 18n;
 const NO_TCB = { fmc: 0, bootloader: 0, tee: 0, snp: 0, microcode: 0 };
 const REGISTERS = ["mr_td", "mr_seam", "mr_config_id", "rtmr0", "rtmr1", "rtmr2", "rtmr3"];
 const registers = Object.fromEntries(REGISTERS.map((one) => [one, nullable(hex48)]));
@@ -113,7 +117,7 @@ const MEMBERS = {
   version: [1, oneOf(1)],
   name: ["policy", name],
   trust: ["reviewed", oneOf("reviewed", "first use")],
-  roots: [[], listOf(oneOf("intel", "amd", "nvidia"))],
+  roots: [[], listOf(oneOf(...VENDORS))],
   unsafe_any_workload: [false, boolean],
   claims: [{}, claims],
 };
@@ -235,7 +239,7 @@ function told(value) {
 export function acceptingAnything() {
   return policyFrom({
     name: "anything",
-    roots: ["intel", "amd", "nvidia"],
+    roots: VENDORS,
     unsafe_any_workload: true,
     tdx: { statuses: TCB_STATUSES, grace_days: 36500, perfmon: true },
     snp: { vlek: true, migration_agent: true, most_privileged_only: false },
@@ -254,21 +258,22 @@ const OF_POLICY = ["tdx.10", "report.2"];
  * @param {import("./types.js").Attested} attested @returns {Policy} @throws {PolicyError} nothing found names a workload
  */
 export function firstUsePolicy(attested) {
-  const { facts, findings, subject } = attested.verdict;
+  const { facts, findings, subject, roots } = attested.verdict;
   const failed = findings.filter((one) => one.outcome === "fail").map((one) => one.step);
   if (failed.some((step) => !OF_POLICY.includes(step)) || (failed.length && !failed.includes("tdx.10"))) {
     throw new PolicyError("the verification failed, so that nothing of it can be accepted");
   }
-  const { tdx, dstack, report } = facts;
-  /** @param {string[]} names */
-  const shown = (names) =>
-    Object.fromEntries(names.filter((one) => /[^0]/.test(tdx[one])).map((one) => [one, tdx[one]]));
+  const { tdx, snp, dstack, report, gpu = [] } = facts;
+  const vendors = vendorsOf(roots);
+  /** @param {string[]} names @param {Record<string, string>} from */
+  const shown = (names, from = tdx) =>
+    Object.fromEntries(names.filter((one) => /[^0]/.test(from[one])).map((one) => [one, from[one]]));
   const perGuest = ["mr_td", "rtmr0", "rtmr1", "rtmr2"];
   const statuses = tdx?.status && tdx.status !== "UpToDate" ? ["UpToDate", tdx.status] : ["UpToDate"];
   return policyFrom({
     name: subject.slice(0, 128) || "policy",
     trust: "first use",
-    roots: ["intel"],
+    roots: vendors,
     ...(tdx && {
       tdx: {
         statuses,
@@ -276,6 +281,14 @@ export function firstUsePolicy(attested) {
         ...(statuses.some((one) => one.startsWith("OutOfDate")) && { grace_days: 36500 }),
         perfmon: (parseInt(tdx.td_attributes.slice(14), 16) & 0x80) !== 0,
         measurements: [shown(dstack ? perGuest : [...perGuest, "mr_config_id", "rtmr3"])],
+      },
+    }),
+    ...(snp && {
+      snp: {
+        vlek: snp.key === "vlek",
+        most_privileged_only: !snp.vmpl,
+        migration_agent: ((BigInt(snp.policy) >> MIGRATION_AGENT) & 1n) === 1n,
+        measurements: [shown(["measurement", "host_data", "id_key_digest"], snp)],
       },
     }),
     ...(dstack && {
@@ -287,5 +300,26 @@ export function firstUsePolicy(attested) {
       },
     }),
     ...(report?.manifest && { models: { manifests: [report.manifest] } }),
+    ...(gpu.length && vendors.includes("nvidia") && { gpu: gpusOf(gpu) }),
   });
+}
+
+/** @param {Record<string, any>[]} devices */
+function gpusOf(devices) {
+  const count = devices.filter((one) => one.kind === "gpu").length;
+  return {
+    required: true,
+    count,
+    switches: devices.length - count,
+    architectures: [...new Set(devices.map((one) => one.arch))],
+    measurements: devices.every((one) => one.measured),
+  };
+}
+
+/** Whose roots these are. @param {string[]} names */
+function vendorsOf(names) {
+  const vendor = (/** @type {string} */ name) =>
+    ROOTS.find((root) => root.name === name)?.vendor ?? (name.endsWith("GPUs") ? "nvidia" : "intel");
+  const found = names.map(vendor);
+  return VENDORS.filter((one) => found.includes(one));
 }

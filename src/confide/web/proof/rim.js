@@ -131,14 +131,14 @@ async function checkSignature({ certificates, signature, signed }) {
  * @param {Certificate[]} path @param {Context} context
  */
 function checkPath(path, { now, roots }) {
-  const { first, last } = window(path);
+  const { first, last } = validity(path);
   const time = Math.min(Math.max(now, first), last);
   return checkChain(path, rootsFor(roots, "rim"), time, "the RIM's certificate chain");
 }
 
 /** @param {Certificate[]} whole  with the root @param {Context} context */
 function checkDates(whole, { now, policy }) {
-  const { first, last } = window(whole);
+  const { first, last } = validity(whole);
   if (now < first || now > last) {
     throw new NotChecked(
       `signed by certificates valid from ${day(first)} to ${day(last)}, and the time is ${day(now)}: ` +
@@ -149,7 +149,7 @@ function checkDates(whole, { now, policy }) {
 }
 
 /** When all certificates are valid. @param {Certificate[]} path */
-function window(path) {
+function validity(path) {
   return {
     first: Math.max(...path.map((one) => one.notBefore)),
     last: Math.min(...path.map((one) => one.notAfter)),
@@ -330,11 +330,13 @@ function only(root, name) {
  * @param {Element} element @param {Record<string, string>} attributes @param {...string} children @returns {Element[]}
  */
 function exactly(element, attributes, ...children) {
-  const said = (/** @type {string[][]} */ pairs) =>
-    `{${pairs.map(([name, value]) => `'${name}': '${value}'`).join(", ")}}`;
-  const found = said(element.attributes.map(({ name, value }) => [name, value]));
-  const expected = said(Object.entries(attributes));
-  if (found !== expected) throw new CheckFailed(`${localName(element)}: found ${found}, expected ${expected}`);
+  const found = element.attributes;
+  const isWanted = found.every(({ name, value }) => attributes[name] === value);
+  if (!isWanted || found.length !== Object.keys(attributes).length) {
+    const said = (/** @type {[string, string][]} */ pairs) => pairs.map((one) => one.join("=")).join(" ") || "nothing";
+    const shown = said(found.map(({ name, value }) => [name, value]));
+    throw new CheckFailed(`${localName(element)}: found ${shown}, expected ${said(Object.entries(attributes))}`);
+  }
   const inside = childrenOf(element);
   if (inside.map((one) => one.name).join(" ") !== children.map((one) => DSIG + one).join(" ")) {
     throw new CheckFailed(`${localName(element)}: expected ${children.join(", ") || "nothing"} in it`);

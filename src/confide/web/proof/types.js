@@ -28,7 +28,8 @@
  * @property {Finding[]} findings  in order
  * @property {Record<string, {status: "asserted" | "refuted" | "unknown", source?: string, reason?: string}>} claims
  * @property {Record<string, any>} facts  "report" (keyset_digest, subject, manifest, not_after, ...), "tdx" (registers,
- *     fmspc, status, ...), "dstack" (compose_hash, app_id, events, ...), "sessions"
+ *     fmspc, status, ...), "snp" (measurement, product, ...), "dstack" (compose_hash, app_id, events, ...), "gpu" (a list:
+ *     arch, model, driver, measured, ...), "sessions"
  *
  * @typedef {object} PublicKey
  * @property {string} key_id

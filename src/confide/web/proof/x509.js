@@ -8,7 +8,7 @@
  * makes a layout suspect is remembered, and refused by {@link checkReadable}.
  */
 
-import { CheckFailed, base64, concat, fromBase64, hex, same } from "./bytes.js";
+import { CheckFailed, base64, concat, fromBase64, fromUtf8, hex, same } from "./bytes.js";
 import { subtle } from "./crypto.js";
 import * as der from "./der.js";
 
@@ -37,6 +37,7 @@ const MOST_BYTES = 128 * 1024;
 const MOST_CERTIFICATES = 10;
 /** White space of ASCII, and no other. */
 const SPACE = /[\t\n\v\f\r ]/g;
+const EC_KEY = "1.2.840.10045.2.1";
 const COMMON_NAME = "2.5.4.3";
 const BASIC_CONSTRAINTS = "2.5.29.19";
 const KEY_USAGE = "2.5.29.15";
@@ -79,7 +80,7 @@ const CURVES = {
 /** The identifier of an RSA key. */
 const RSA = "06092a864886f70d0101010500";
 const RSA_SIZE = 512;
-const BEGIN = "-----BEGIN ";
+const MARK = "-----";
 
 // Reading --------------------------------------------------------------------------------------------------------------
 
@@ -108,47 +109,62 @@ export function readChain(text, what) {
 
 /**
  * The certificates in a PEM text (RFC 7468); what stands between them is not looked at, nor is what follows the last whole one.
+ * The same texts are taken as by the reader that Python's verifier uses.
  * @param {Uint8Array} data @param {string} what @returns {Certificate[]}
  */
 export function readPem(data, what) {
   if (data.length > MOST_BYTES) throw new CheckFailed(`${what} is longer than ${MOST_BYTES} bytes`);
-  const text = new TextDecoder("latin1").decode(data); // what is no ASCII is in no certificate
-  const parts = text.split("-----BEGIN CERTIFICATE-----");
-  if (parts.length > MOST_CERTIFICATES + 1) {
+  const text = new TextDecoder("latin1").decode(data); // a character for each byte
+  if (text.split("-----BEGIN CERTIFICATE-----").length > MOST_CERTIFICATES + 1) {
     throw new CheckFailed(`${what} has more than ${MOST_CERTIFICATES} certificates`);
   }
-  const found = readable(() => blocks(text).map(certificate), what);
+  const found = readable(() => blocks(data, text).map(certificate), what);
   if (!found.length) throw new CheckFailed(`${what} can't be read: no certificate`);
   return found;
 }
 
-/** The certificates in a text, in DER. @param {string} text  a character for each byte @returns {Uint8Array[]} */
-function blocks(text) {
+/** The certificates in a text, in DER. @param {Uint8Array} data @param {string} text  of these bytes @returns {Uint8Array[]} */
+function blocks(data, text) {
   const found = [];
-  for (let at = text.indexOf(BEGIN); at >= 0; at = text.indexOf(BEGIN, at)) {
-    const match = /^(.*?)-----[ \t\n\r]*(.*?)-----END (.*?)-----/s.exec(text.slice(at + BEGIN.length));
-    if (!match) break;
-    at += BEGIN.length + match[0].length;
-    const [, label, body, end] = match;
-    if (!label || label !== end) throw new CheckFailed("PEM: an end that is not that of the beginning");
-    const dense = written(body).replace(/[ \t\v\f\r]*(\n|$)/g, "");
+  for (let at = 0; ; ) {
+    const begin = until(text, at, "-----BEGIN ");
+    const label = begin && until(text, begin.after, MARK);
+    const body = label && until(text, label.after, "-----END ");
+    const end = body && until(text, body.after, MARK);
+    if (!end) return found;
+    at = end.after;
+    const [name, written, last] = [
+      [begin.after, label.before],
+      [label.after, body.before],
+      [body.after, end.before],
+    ].map(([from, to]) => fromUtf8(data.subarray(from, to)));
+    if (!name || name !== last) throw new CheckFailed("PEM: an end that is not that of the beginning");
+    const dense = withoutHeaders(written.replace(/^[ \t\n\r]+/, "")).replace(/[\s\x85]/g, (one) =>
+      one === "\ufeff" ? one : "",
+    );
     const raw = fromBase64(dense, "PEM");
     if (base64(raw) !== dense) throw new CheckFailed("PEM: bits that belong to no byte");
-    if (label === "CERTIFICATE" || label === "X509 CERTIFICATE") found.push(raw);
+    if (name === "CERTIFICATE" || name === "X509 CERTIFICATE") found.push(raw);
   }
-  return found;
+}
+
+/** Where a mark is found, reading on: what looked like its beginning is not read again. @param {string} text @param {number} from @param {string} mark */
+function until(text, from, mark) {
+  let found = 0;
+  for (let at = from; at < text.length; at += 1) {
+    found = text[at] === mark[found] ? found + 1 : 0;
+    if (found === mark.length) return { before: at + 1 - found, after: at + 1 };
+  }
+  return null;
 }
 
 /** What follows the headers of a block, which end with an empty line. @param {string} body */
-function written(body) {
-  for (const gap of ["\n\n", "\r\n\r\n"]) {
-    const at = body.indexOf(gap);
-    if (at < 0) continue;
-    const headers = body.slice(0, at).split("\n");
-    if (at && !headers.every((line) => line.includes(":"))) throw new CheckFailed("PEM: a header that is none");
-    return body.slice(at + gap.length);
-  }
-  return body;
+function withoutHeaders(body) {
+  const gap = until(body, 0, "\n\n") ?? until(body, 0, "\r\n\r\n");
+  if (!gap) return body;
+  const headers = body.slice(0, gap.before).split("\n");
+  if (gap.before && !headers.every((line) => line.includes(":"))) throw new CheckFailed("PEM: a header that is none");
+  return body.slice(gap.after);
 }
 
 /** @param {Uint8Array} raw @param {string} what @returns {Certificate} */
@@ -171,7 +187,7 @@ function certificate(raw) {
   const fields = new der.Der(tbs.value);
   const said = fields.maybe(VERSION_3);
   const version = said ? der.number(der.only(said.value, der.INTEGER)) : 0;
-  if (version > 2) throw new CheckFailed("a version that there is not");
+  if (version > 2 || (said && !version)) throw new CheckFailed("a version that there is not");
   const serial = der.integer(fields.next(der.INTEGER));
   const inner = algorithmOf(fields.next(der.SEQUENCE));
   const issuer = fields.next(der.SEQUENCE);
@@ -296,11 +312,20 @@ export function namesIn(name) {
   return found;
 }
 
+/** A key on a curve names it, or describes it (RFC 5480, section 2.1.1). @param {der.Der} parts */
+function checkCurve(parts) {
+  if (der.oid(parts.next(der.OID)) !== EC_KEY) return;
+  const curve = parts.next();
+  if (curve.tag === der.OID) der.oid(curve);
+  else if (![0x05, der.SEQUENCE].includes(curve.tag)) throw new CheckFailed("a curve that is none");
+}
+
 /** The identifier of a public key, and the key's own bytes. @param {Uint8Array} spki  inside of its sequence */
 function keyParts(spki) {
   const parts = new der.Der(spki);
   const algorithm = parts.next(der.SEQUENCE);
   algorithmOf(algorithm);
+  checkCurve(new der.Der(algorithm.value));
   const key = der.wholeBytes(parts.next(der.BIT_STRING));
   parts.end();
   return { algorithm: algorithm.value, key };
