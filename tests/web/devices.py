@@ -5,6 +5,7 @@ Recorded hardware in its time; Python's tables that break each step alone; singl
 
 from __future__ import annotations
 
+import base64
 import random
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,9 @@ import msgspec
 
 from confide.verify.audit import check_report
 from confide.verify.context import Context
+from confide.verify.material import Item, Material
 from confide.verify.nvidia import verify_gpus
+from confide.verify.nvidia_device import rim_ids
 from confide.verify.policy import DstackPolicy, GpuPolicy
 from confide.verify.rim import verify_rim
 from confide.verify.services import named
@@ -134,7 +137,7 @@ def _mutated_lists(devices: Devices, count: int) -> None:
     tests = test_verify_snp
     raw = snp_maker.signed(snp_maker.unsigned())
     for der in some(tests.flips(snp_maker.crl(revoked=(5,))), count):
-        context = snp_maker.context(*snp_maker.items(), tests.Item("amd-crl", "", der))
+        context = snp_maker.context(*snp_maker.items(), Item("amd-crl", "", der))
         devices.run("list mutated", lambda context=context: tests.run(context, raw))
 
 
@@ -324,6 +327,7 @@ def verdicts(recorder: Recorder) -> None:
     recorder.run("GPUs of another nonce", lambda: saved(recorder, stale, made_policy()))
     real = test_verify_snp.REAL["milan v3"]
     policy = made_policy(roots=("amd",), dstack=DstackPolicy())
+    vcek = Item("amd-certificate", "vcek", real.certificate)
     for name, collateral in {
         "a real guest of another keyset": {"vcek": b64(real.certificate)},
         "a real guest without its certificate": None,
@@ -332,13 +336,25 @@ def verdicts(recorder: Recorder) -> None:
         evidence = {"quote": real.report.hex(), "collateral": collateral, "event_log": None, "app_compose": None}
         made = made_report(tee_type="sev_snp", evidence=evidence)
         recorder.run(name, lambda made=made: saved(recorder, made, policy))
+        recorder.run(f"{name}, one at hand", lambda made=made: saved(recorder, made, policy, vcek))
+    with_gpu = made_report(gpus=1)
+    (wanted, *_) = rim_ids(_evidence(with_gpu))
+    for data in (b"", *test_rim.REAL.values()):
+        manifest = Item("nvidia-rim", wanted, data)
+        recorder.run("a manifest at hand", lambda it=manifest: saved(recorder, with_gpu, made_policy(), it))
 
 
-def saved(recorder: Recorder, made: Any, policy: Any) -> None:
-    """One verdict."""
-    context = made.context(policy)
+def _evidence(made: Any) -> GpuEvidence:
+    (device,) = made.value["attestation"]["evidence"]["gpu"]["devices"]
+    return GpuEvidence(device["arch"], *(base64.b64decode(device[name]) for name in ("certificate", "evidence")))
+
+
+def saved(recorder: Recorder, made: Any, policy: Any, *items: Item) -> None:
+    """One verdict, with these at hand."""
+    context = made.context(policy, material=Material(items))
     verdict, _ = check_report(made.saved(), named("aci"), context)
-    recorder.add("saved", msgspec.to_builtins(verdict), saved=saved_json(made.saved()), **judged_by(context))
+    given = judged_by(context) | {"material": at_hand(context)["material"]}
+    recorder.add("saved", msgspec.to_builtins(verdict), saved=saved_json(made.saved()), **given)
 
 
 def recorded_devices(mutated: int) -> list[Json]:

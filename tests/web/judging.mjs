@@ -146,7 +146,8 @@ const KINDS = {
       document: bytesOf(modules, one.saved.document),
       manifest: bytesOf(modules, one.saved.manifest),
     };
-    const options = { now: one.now, policy: one.policy, developmentRoot: one.pem ?? undefined };
+    const material = (one.material ?? []).map((item) => ({ ...item, data: bytesOf(modules, item.data) }));
+    const options = { now: one.now, policy: one.policy, developmentRoot: one.pem ?? undefined, material };
     const { verdict } = await modules.index.verifySaved(saved, options);
     return verdict;
   },
