@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from unittest import mock
 
 import msgspec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from confide.verify.audit import check_report
 from confide.verify.context import Context
@@ -28,6 +30,7 @@ from confide.verify.verdict import Ledger
 from confide.wire.nvgpu import GpuEvidence
 from tests.verify import snp_maker, test_verify_nvidia, test_verify_rim, test_verify_snp
 from tests.verify.making import made_policy, made_report
+from tests.verify.nvidia_maker import Signer
 from tests.web.cases import SEED, Json, Recorder, b64, judged_by, saved_json, told
 from tests.wire import test_rim
 
@@ -117,6 +120,7 @@ def guests(devices: Devices, count: int) -> None:
             devices.run("lists", tests.Case(more=lists).run)
         for key in ("vcek", "vlek"):
             devices.run(key, lambda key=key: tests.test_missing_certificate_is_not_enough(key, ""))
+        devices.run("a key that is on no curve", tests.Case(leaf=tests.Leaf(public_key=_off_curve())).run)
         for der in _given(tests.test_unreadable_certificate_fails, "der"):
             devices.run("unreadable", lambda der=der: tests.test_unreadable_certificate_fails(der))
         for test in (
@@ -131,6 +135,12 @@ def guests(devices: Devices, count: int) -> None:
             for context, raw in some(make(), count):
                 devices.run(f"{name} mutated", lambda context=context, raw=raw: tests.run(context, raw))
         _mutated_lists(devices, count // 2)
+
+
+def _off_curve() -> bytes:
+    """A key of P-384 whose coordinates no point has."""
+    key = snp_maker.spki(snp_maker.report_key())
+    return key[:-1] + bytes([key[-1] ^ 1])
 
 
 def _mutated_lists(devices: Devices, count: int) -> None:
@@ -206,10 +216,23 @@ def _strange_certificates() -> Iterable[tuple[str, Any]]:
             leaf = tests.maker.issue("GH100 A01 GSP FMC LF", known.chain[1], ca=False, extension=extension)
             made = tests.maker.Device("GH100", leaf, (leaf, *known.chain[1:]), bytes(48))
             yield f"DICE {arc} {value.hex()}", tests.Case([made.evidence()])
+    known = tests.FACTORY.device()
+    yield "a key that is on no curve", tests.Case([_with_key(known.chain[0], known.chain[1], known.evidence())])
     for place in range(4):
         known = tests.FACTORY.device()
         rest = [one.certificate for one in known.chain]
         yield "a certificate left out", tests.Case([tests.chained(rest[:place] + rest[place + 1 :], known.evidence())])
+
+
+def _with_key(leaf: Signer, issuer: Signer, evidence: GpuEvidence) -> GpuEvidence:
+    """The first certificate with a key that is none, and its issuer's signature over that."""
+    spki, tlv = snp_maker.spki(leaf.key), snp_maker.tlv
+    tbs = leaf.certificate.tbs_certificate_bytes.replace(spki, spki[:-1] + bytes([spki[-1] ^ 1]))
+    algorithm = tlv(0x30, snp_maker.oid("1.2.840.10045.4.3.3"))
+    der = tlv(0x30, tbs, algorithm, tlv(3, b"\0", issuer.key.sign(tbs, ec.ECDSA(hashes.SHA384()))))
+    first = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+    end = b"-----END CERTIFICATE-----\n"
+    return replace(evidence, certificate=first + evidence.certificate.split(end, 1)[1])
 
 
 def _changed_texts(real: Any, count: int) -> Iterable[Any]:
@@ -278,6 +301,9 @@ def _spellings() -> dict[str, bytes]:
         "no default namespace": swap("<Meta ", '<Link xmlns=""><a/></Link><Meta '),
         "a namespace that is relative": swap("<Meta ", '<Link xmlns:a="b"/><Meta '),
         "a relative namespace of the root": swap("<SoftwareIdentity ", '<SoftwareIdentity xmlns:a="b" '),
+        "a namespace that is no URI": swap("<Meta ", '<Link xmlns:a="urn:a b"/><Meta '),
+        "nested as deep as can be": swap("<Payload>", "<Link>" * 255 + "</Link>" * 255 + "<Payload>"),
+        "nested too deep": swap("<Payload>", "<Link>" * 255 + "<Link/>" + "</Link>" * 255 + "<Payload>"),
         "a prefix that is not declared": swap("<Meta ", "<a:Link/><Meta "),
         "an attribute's prefix that is not declared": swap('name="test"', 'a:name="test"'),
         "one attribute by two prefixes": swap("<Meta ", '<Link xmlns:a="urn:a" xmlns:b="urn:a" a:c="" b:c=""/><Meta '),

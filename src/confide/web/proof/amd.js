@@ -13,18 +13,8 @@ import { itemsOf } from "./material.js";
 import { AMD_ISSUERS } from "./pinned.js";
 import { rootsFor } from "./roots.js";
 import { NotChecked } from "./verdict.js";
-import {
-  basicConstraints,
-  day,
-  isSigned,
-  isSignedBy,
-  mayUse,
-  namesIn,
-  pointOf,
-  readCertificate,
-  readCrl,
-  serialOf,
-} from "./x509.js";
+import { isSigned, isSignedBy, pointOf } from "./keys.js";
+import { basicConstraints, day, mayUse, namesIn, readCertificate, readCrl, serialOf } from "./x509.js";
 
 /** @typedef {import("./x509.js").Certificate} Certificate */
 /** @typedef {import("./policy.js").Context} Context */
@@ -133,7 +123,10 @@ function nameOf({ commonNames }) {
   return commonNames[commonNames.length - 1] ?? "";
 }
 
-/** The certificates at hand for such a key. One that can't be read counts only if there is no other. @param {Context} context @param {KeyName} key */
+/**
+ * The certificates at hand for such a key. One that can't be read counts only if there is no other.
+ * @param {Context} context @param {KeyName} key
+ */
 function leavesOf(context, key) {
   const found = [];
   let first = null;
@@ -322,7 +315,10 @@ function extensionOf({ extensions }, oid, what) {
   return found.value;
 }
 
-/** The TCB version that the certificate of a VCEK or VLEK is for. @param {Product} product @param {Certificate} one @returns {Tcb} */
+/**
+ * The TCB version that the certificate of a VCEK or VLEK is for.
+ * @param {Product} product @param {Certificate} one @returns {Tcb}
+ */
 export function certifiedTcb(product, one) {
   for (const oid of RESERVED_ARCS.map((arc) => `${SVNS}.${arc}`)) {
     if (one.extensions.has(oid) && svn(one, oid)) {
@@ -351,12 +347,18 @@ export function partsOf(product, tcb, what) {
   return readTcb(product, tcb);
 }
 
-/** The parts of a TCB version, without a look at its reserved bytes. @param {Product} product @param {Uint8Array} tcb @returns {Tcb} */
+/**
+ * The parts of a TCB version, without a look at its reserved bytes.
+ * @param {Product} product @param {Uint8Array} tcb @returns {Tcb}
+ */
 export function readTcb(product, tcb) {
   return Object.fromEntries(Object.entries(LAYOUTS[product]).map(([name, place]) => [name, tcb[place]]));
 }
 
-/** The parts that are below the least wanted, in words. A part that this processor doesn't have counts as 0. @param {Tcb} tcb @param {Tcb} least */
+/**
+ * The parts that are below the least wanted, in words. A part that this processor doesn't have counts as 0.
+ * @param {Tcb} tcb @param {Tcb} least
+ */
 export function below(tcb, least) {
   return Object.entries(least)
     .filter(([name, wanted]) => (tcb[name] ?? 0) < wanted)

@@ -9,18 +9,9 @@ import { CheckFailed, fromHex, hex, same, utf8 } from "./bytes.js";
 import { parseLoosely } from "./jcs.js";
 import { integer, listOf, matching, oneOf, record, string } from "./shapes.js";
 import { TCB_STATUSES } from "./terms.js";
-import {
-  basicConstraints,
-  checkChain,
-  day,
-  isSigned,
-  isSignedBy,
-  keyOf,
-  nameOf,
-  readChain,
-  readCrl,
-  serialOf,
-} from "./x509.js";
+import { isSigned, isSignedBy, keyOf } from "./keys.js";
+import { readChain } from "./pem.js";
+import { basicConstraints, checkChain, day, nameOf, readCrl, serialOf } from "./x509.js";
 
 /** @typedef {import("./tdx.js").Platform} Platform */
 /** @typedef {import("./quote.js").Quote} Quote */

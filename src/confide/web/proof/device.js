@@ -10,7 +10,9 @@ import { CheckFailed, Reader, hex } from "./bytes.js";
 import { hash } from "./crypto.js";
 import { FIELDS, parseMeasurements } from "./spdm.js";
 import { NotChecked } from "./verdict.js";
-import { checkReadable, pointOf, readPem } from "./x509.js";
+import { keyAt, pointOf } from "./keys.js";
+import { readPem } from "./pem.js";
+import { checkReadable } from "./x509.js";
 
 /** @typedef {import("./x509.js").Certificate} Certificate */
 /** @typedef {"gpu" | "switch"} Kind */
@@ -91,15 +93,17 @@ function vbiosOf(exchange) {
  * A device's chain has four certificates, or five with the root; all keys are of P-384, all digests SHA-384.
  * @param {Certificate[]} path
  */
-export function checkShape(path) {
+export async function checkShape(path) {
   if (path.length < CERTIFICATES || path.length > CERTIFICATES + 1) {
     throw new CheckFailed(`found ${path.length} certificates, expected ${CERTIFICATES} and the root`);
   }
   for (const [place, one] of path.entries()) {
     checkReadable(one, `certificate ${place}`);
-    if (pointOf(one)?.length !== 96 || one.algorithm !== "ES384") {
+    const point = pointOf(one);
+    if (point?.length !== 96 || one.algorithm !== "ES384") {
       throw new CheckFailed(`certificate ${place} is not of ECDSA P-384 with SHA-384`);
     }
+    if (!(await keyAt(point))) throw new CheckFailed(`the key of certificate ${place} can't be read`);
   }
 }
 

@@ -12,7 +12,8 @@ import { checkMeasurements, findRim } from "./rim.js";
 import { rootsFor } from "./roots.js";
 import { FIELDS, SIGNATURE_SIZE } from "./spdm.js";
 import { NotChecked } from "./verdict.js";
-import { checkChain, isSigned, pointOf } from "./x509.js";
+import { isSigned, pointOf } from "./keys.js";
+import { checkChain } from "./x509.js";
 
 /** @typedef {import("./device.js").Kind} Kind */
 /** @typedef {import("./device.js").Evidence} Evidence */
@@ -108,7 +109,7 @@ async function judge(run, evidence, kind, place) {
 
 /** @param {Run} run @param {Reading} reading @param {Kind} kind @param {string} claimed */
 async function checkPath({ roots, context }, { certificates: path }, kind, claimed) {
-  checkShape(path);
+  await checkShape(path);
   const { root } = await checkChain(path, roots, context.now, "the device's certificate chain");
   const isWhole = same(path[path.length - 1].raw, root.der);
   const named = await nameDevice(isWhole ? path.slice(0, -1) : path);

@@ -12,7 +12,8 @@ import { hash } from "./crypto.js";
 import { itemsOf } from "./material.js";
 import { rootsFor } from "./roots.js";
 import { Ledger, NotChecked } from "./verdict.js";
-import { checkChain, checkReadable, day, isSigned, pointOf, readCertificate } from "./x509.js";
+import { isSigned, pointOf } from "./keys.js";
+import { checkChain, checkReadable, day, readCertificate } from "./x509.js";
 import { attribute, canonicalXml, childrenOf, descendants, leadingText, parseXml } from "./xml.js";
 
 /** @typedef {import("./policy.js").Context} Context */

@@ -5,7 +5,8 @@
 
 import { CheckFailed, fromBase64 } from "./bytes.js";
 import { ROOTS } from "./pinned.js";
-import { pointOf, readChain } from "./x509.js";
+import { pointOf } from "./keys.js";
+import { readChain } from "./pem.js";
 
 /** @typedef {import("./verdict.js").Root} Root */
 

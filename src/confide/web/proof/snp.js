@@ -42,7 +42,10 @@ const PLATFORM_SMT = 1n;
 const MOST_VMPL = 3;
 /** Bytes of the two mitigation vectors, which reports have from version 5 on. */
 const MITIGATIONS = 16;
-/** CPUID family, first and last model, both with their extended parts. @type {[number, number, number, import("./amd.js").Product][]} */
+/**
+ * CPUID family, first and last model, both with their extended parts.
+ * @type {[number, number, number, import("./amd.js").Product][]}
+ */
 const MODELS = [
   [0x19, 0x00, 0x0f, "Milan"],
   [0x19, 0x10, 0x1f, "Genoa"],

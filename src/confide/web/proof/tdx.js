@@ -11,7 +11,9 @@ import { hash } from "./crypto.js";
 import * as der from "./der.js";
 import { parseQuote } from "./quote.js";
 import { rootsFor } from "./roots.js";
-import { checkChain, day, isSigned, keyOf, readChain } from "./x509.js";
+import { isSigned, keyOf } from "./keys.js";
+import { readChain } from "./pem.js";
+import { checkChain, day } from "./x509.js";
 import { NotChecked } from "./verdict.js";
 
 /** @typedef {import("./quote.js").Quote} Quote */

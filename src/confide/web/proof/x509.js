@@ -8,13 +8,13 @@
  * makes a layout suspect is remembered, and refused by {@link checkReadable}.
  */
 
-import { CheckFailed, base64, concat, fromBase64, fromUtf8, hex, same } from "./bytes.js";
-import { subtle } from "./crypto.js";
+import { CheckFailed, hex, same } from "./bytes.js";
 import * as der from "./der.js";
+import { isSignedBy, keyParts } from "./keys.js";
 
 /** @typedef {import("./verdict.js").Root} Root */
 /** @typedef {{oid: string, critical: boolean, value: Uint8Array}} Extension */
-/** @typedef {"ES256" | "ES384" | "PS384" | null} Algorithm  how something is signed; null in another way, or in two */
+/** @typedef {import("./keys.js").Algorithm} Algorithm */
 /**
  * @typedef {object} Certificate
  * @property {Uint8Array} raw @property {Uint8Array} tbs @property {Uint8Array} serial @property {Uint8Array} signature
@@ -33,11 +33,6 @@ import * as der from "./der.js";
  * @property {boolean} hasCritical @property {Uint8Array} tbs @property {Uint8Array} signature
  */
 
-const MOST_BYTES = 128 * 1024;
-const MOST_CERTIFICATES = 10;
-/** White space of ASCII, and no other. */
-const SPACE = /[\t\n\v\f\r ]/g;
-const EC_KEY = "1.2.840.10045.2.1";
 const COMMON_NAME = "2.5.4.3";
 const BASIC_CONSTRAINTS = "2.5.29.19";
 const KEY_USAGE = "2.5.29.15";
@@ -46,134 +41,29 @@ const KEY_CERT_SIGN = 0x04;
 const VERSION_3 = 0xa0;
 const EXTENSIONS = 0xa3;
 const CRL_EXTENSIONS = 0xa0;
-/** By the object identifier, or all of the identifier where its parameters matter: two ways to write AMD's, of which the
- * second names the default trailer field, as DER doesn't allow and AMD did. */
+/**
+ * AMD's way to sign, which is written in two ways: the second names the default trailer field, as DER doesn't allow and AMD did.
+ */
 const PSS_SHA384 =
   "06092a864886f70d01010a30NNa00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500" +
   "a203020130";
-/** @type {Record<string, Algorithm>} */
+/** By the object identifier, or by all of the identifier where its parameters matter. @type {Record<string, Algorithm>} */
 const ALGORITHMS = {
   "1.2.840.10045.4.3.2": "ES256",
   "1.2.840.10045.4.3.3": "ES384",
   [PSS_SHA384.replace("NN", "34")]: "PS384",
   [`${PSS_SHA384.replace("NN", "39")}a303020101`]: "PS384",
 };
-/**
- * The curves by the size of a point's two coordinates: their name, hash and algorithm, and the SubjectPublicKeyInfo of a key up
- * to the coordinates.
- * @type {Record<number, {namedCurve: string, hash: string, algorithm: Algorithm, prefix: string}>}
- */
-const CURVES = {
-  64: {
-    namedCurve: "P-256",
-    hash: "SHA-256",
-    algorithm: "ES256",
-    prefix: "3059301306072a8648ce3d020106082a8648ce3d03010703420004",
-  },
-  96: {
-    namedCurve: "P-384",
-    hash: "SHA-384",
-    algorithm: "ES384",
-    prefix: "3076301006072a8648ce3d020106052b8104002203620004",
-  },
-};
-/** The identifier of an RSA key. */
-const RSA = "06092a864886f70d0101010500";
-const RSA_SIZE = 512;
-const MARK = "-----";
 
 // Reading --------------------------------------------------------------------------------------------------------------
-
-/**
- * The certificates in a PEM text that holds nothing else: whitespace, and NULs at its end, are all that is free.
- * @param {string} text @param {string} what @returns {Certificate[]}
- */
-export function readChain(text, what) {
-  if (text.length > MOST_BYTES) throw new CheckFailed(`${what} is longer than ${MOST_BYTES} bytes`);
-  const [before, ...parts] = text.replace(/\0+$/, "").split("-----BEGIN CERTIFICATE-----");
-  if (parts.length > MOST_CERTIFICATES) {
-    throw new CheckFailed(`${what} has more than ${MOST_CERTIFICATES} certificates`);
-  }
-  if (!parts.length || before.replace(SPACE, "")) {
-    throw new CheckFailed(`${what} has text that belongs to no certificate`);
-  }
-  return parts.map((part) => {
-    const [written, after, ...more] = part.split("-----END CERTIFICATE-----");
-    const dense = written.replace(SPACE, "");
-    if (after?.replace(SPACE, "") !== "" || more.length) throw new CheckFailed(`${what} can't be read`);
-    const raw = fromBase64(dense, what);
-    if (base64(raw) !== dense) throw new CheckFailed(`${what} has text that belongs to no certificate`);
-    return readCertificate(raw, what);
-  });
-}
-
-/**
- * The certificates in a PEM text (RFC 7468); what stands between them is not looked at, nor is what follows the last whole one.
- * The same texts are taken as by the reader that Python's verifier uses.
- * @param {Uint8Array} data @param {string} what @returns {Certificate[]}
- */
-export function readPem(data, what) {
-  if (data.length > MOST_BYTES) throw new CheckFailed(`${what} is longer than ${MOST_BYTES} bytes`);
-  const text = new TextDecoder("latin1").decode(data); // a character for each byte
-  if (text.split("-----BEGIN CERTIFICATE-----").length > MOST_CERTIFICATES + 1) {
-    throw new CheckFailed(`${what} has more than ${MOST_CERTIFICATES} certificates`);
-  }
-  const found = readable(() => blocks(data, text).map(certificate), what);
-  if (!found.length) throw new CheckFailed(`${what} can't be read: no certificate`);
-  return found;
-}
-
-/** The certificates in a text, in DER. @param {Uint8Array} data @param {string} text  of these bytes @returns {Uint8Array[]} */
-function blocks(data, text) {
-  const found = [];
-  for (let at = 0; ; ) {
-    const begin = until(text, at, "-----BEGIN ");
-    const label = begin && until(text, begin.after, MARK);
-    const body = label && until(text, label.after, "-----END ");
-    const end = body && until(text, body.after, MARK);
-    if (!end) return found;
-    at = end.after;
-    const [name, written, last] = [
-      [begin.after, label.before],
-      [label.after, body.before],
-      [body.after, end.before],
-    ].map(([from, to]) => fromUtf8(data.subarray(from, to)));
-    if (!name || name !== last) throw new CheckFailed("PEM: an end that is not that of the beginning");
-    const dense = withoutHeaders(written.replace(/^[ \t\n\r]+/, "")).replace(/[\s\x85]/g, (one) =>
-      one === "\ufeff" ? one : "",
-    );
-    const raw = fromBase64(dense, "PEM");
-    if (base64(raw) !== dense) throw new CheckFailed("PEM: bits that belong to no byte");
-    if (name === "CERTIFICATE" || name === "X509 CERTIFICATE") found.push(raw);
-  }
-}
-
-/** Where a mark is found, reading on: what looked like its beginning is not read again. @param {string} text @param {number} from @param {string} mark */
-function until(text, from, mark) {
-  let found = 0;
-  for (let at = from; at < text.length; at += 1) {
-    found = text[at] === mark[found] ? found + 1 : 0;
-    if (found === mark.length) return { before: at + 1 - found, after: at + 1 };
-  }
-  return null;
-}
-
-/** What follows the headers of a block, which end with an empty line. @param {string} body */
-function withoutHeaders(body) {
-  const gap = until(body, 0, "\n\n") ?? until(body, 0, "\r\n\r\n");
-  if (!gap) return body;
-  const headers = body.slice(0, gap.before).split("\n");
-  if (gap.before && !headers.every((line) => line.includes(":"))) throw new CheckFailed("PEM: a header that is none");
-  return body.slice(gap.after);
-}
 
 /** @param {Uint8Array} raw @param {string} what @returns {Certificate} */
 export function readCertificate(raw, what) {
   return readable(() => certificate(raw), what);
 }
 
-/** @template T @param {() => T} read @param {string} what @returns {T} */
-function readable(read, what) {
+/** Whatever is thrown while something is read means that it can't be. @template T @param {() => T} read @param {string} what @returns {T} */
+export function readable(read, what) {
   try {
     return read();
   } catch (wrong) {
@@ -197,7 +87,7 @@ function certificate(raw) {
   validity.end();
   const subject = fields.next(der.SEQUENCE);
   const spki = fields.next(der.SEQUENCE);
-  keyParts(spki.value);
+  keyParts(spki.raw);
   const wrapped = fields.maybe(EXTENSIONS);
   fields.end();
   return {
@@ -312,25 +202,6 @@ export function namesIn(name) {
   return found;
 }
 
-/** A key on a curve names it, or describes it (RFC 5480, section 2.1.1). @param {der.Der} parts */
-function checkCurve(parts) {
-  if (der.oid(parts.next(der.OID)) !== EC_KEY) return;
-  const curve = parts.next();
-  if (curve.tag === der.OID) der.oid(curve);
-  else if (![0x05, der.SEQUENCE].includes(curve.tag)) throw new CheckFailed("a curve that is none");
-}
-
-/** The identifier of a public key, and the key's own bytes. @param {Uint8Array} spki  inside of its sequence */
-function keyParts(spki) {
-  const parts = new der.Der(spki);
-  const algorithm = parts.next(der.SEQUENCE);
-  algorithmOf(algorithm);
-  checkCurve(new der.Der(algorithm.value));
-  const key = der.wholeBytes(parts.next(der.BIT_STRING));
-  parts.end();
-  return { algorithm: algorithm.value, key };
-}
-
 /** The first common name of a certificate; empty where it has none. @param {Certificate} one */
 export function nameOf(one) {
   return one.commonNames[0] ?? "";
@@ -431,88 +302,6 @@ export function basicConstraints(one) {
 /** @param {Certificate} one @param {Certificate} issuer */
 async function isIssued(one, issuer) {
   return same(one.issuer, issuer.subject) && isSignedBy(issuer, one);
-}
-
-/**
- * Whether the key of a certificate signed a certificate or a list, in the way that this says.
- * @param {Certificate} issuer @param {{tbs: Uint8Array, signature: Uint8Array, algorithm: Algorithm}} one
- */
-export async function isSignedBy(issuer, { tbs, signature, algorithm }) {
-  if (algorithm === null || !signature.length) return false;
-  if (algorithm === "PS384") return isRsaSigned(issuer, signature, tbs);
-  const point = pointOf(issuer);
-  if (point === null || CURVES[point.length].algorithm !== algorithm) return false;
-  return isSigned(point, rawSignature(signature, point.length / 2), tbs);
-}
-
-/**
- * The coordinates of a certificate's P-256 key.
- * @param {Certificate} one @param {string} what @returns {Uint8Array}
- */
-export function keyOf(one, what) {
-  const point = pointOf(one);
-  if (point?.length !== 64) throw new CheckFailed(`${what} has no P-256 key`);
-  return point;
-}
-
-/**
- * The coordinates of a certificate's key, 64 bytes of P-256 or 96 of P-384; null where it is of another kind.
- * @param {Certificate} one @returns {Uint8Array | null}
- */
-export function pointOf({ spki }) {
-  for (const [size, { prefix }] of Object.entries(CURVES)) {
-    const start = prefix.length / 2;
-    if (spki.length === start + Number(size) && hex(spki.subarray(0, start)) === prefix) return spki.subarray(start);
-  }
-  return null;
-}
-
-/** r and s in `size` bytes each, empty where they can't be. @param {Uint8Array} signature  in DER @param {number} size */
-function rawSignature(signature, size) {
-  const pair = new der.Der(der.only(signature, der.SEQUENCE).value);
-  const numbers = [der.unsigned(pair.next(der.INTEGER)), der.unsigned(pair.next(der.INTEGER))];
-  pair.end();
-  if (numbers.some((one) => one.length > size)) return new Uint8Array();
-  return concat(...numbers.flatMap((one) => [new Uint8Array(size - one.length), one]));
-}
-
-/**
- * Whether these bytes, r and s, are the ECDSA signature of the key with these coordinates: on P-256 with SHA-256 where the
- * point has 64 bytes, on P-384 with SHA-384 where it has 96.
- * @param {Uint8Array} point  x and y @param {Uint8Array} signature @param {Uint8Array} message
- */
-export async function isSigned(point, signature, message) {
-  if (signature.length !== point.length) return false;
-  const { namedCurve, hash } = CURVES[point.length];
-  const key = await imported("raw", concat(Uint8Array.of(4), point), { name: "ECDSA", namedCurve });
-  return key !== null && subtle().verify({ name: "ECDSA", hash }, key, concat(signature), concat(message));
-}
-
-/**
- * Whether an RSA key with 4096 bits made this signature with RSASSA-PSS, SHA-384 and a salt of 48 bytes.
- * @param {Certificate} issuer @param {Uint8Array} signature @param {Uint8Array} message
- */
-async function isRsaSigned({ spki }, signature, message) {
-  const { algorithm, key: own } = keyParts(der.only(spki, der.SEQUENCE).value);
-  if (own === null || hex(algorithm) !== RSA) return false;
-  const numbers = new der.Der(der.only(own, der.SEQUENCE).value);
-  const modulus = der.unsigned(numbers.next(der.INTEGER));
-  if (modulus.length !== RSA_SIZE || modulus[0] < 0x80) return false;
-  const key = await imported("spki", concat(spki), { name: "RSA-PSS", hash: "SHA-384" });
-  return key !== null && subtle().verify({ name: "RSA-PSS", saltLength: 48 }, key, concat(signature), concat(message));
-}
-
-/**
- * A key for {@link SubtleCrypto.verify}; null where the bytes are none, a point that is not on its curve for instance.
- * @param {"raw" | "spki"} format @param {Uint8Array<ArrayBuffer>} data @param {any} algorithm
- */
-async function imported(format, data, algorithm) {
-  try {
-    return await subtle().importKey(format, data, algorithm, false, ["verify"]);
-  } catch (wrong) {
-    if (wrong instanceof DOMException && wrong.name === "DataError") return null;
-    throw wrong;
-  }
 }
 
 /** A day, as people read it. @param {number} seconds */

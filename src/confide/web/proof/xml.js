@@ -26,6 +26,8 @@ const MOST_ATTRIBUTES = 160;
 const MOST_NAMESPACES = 16;
 const XML = "http://www.w3.org/XML/1998/namespace";
 const XMLNS = "http://www.w3.org/2000/xmlns/";
+const IN_URI = "(?:[A-Za-z0-9\\-._~:/?@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*";
+const ABSOLUTE_URI = new RegExp(`^[A-Za-z][A-Za-z0-9+.\\-]*:${IN_URI}(?:#${IN_URI})?$`);
 const DECLARATION =
   /^<\?xml version=["']1\.0["']( encoding=["'][uU][tT][fF]-8["'])?( standalone="no")?[ \t\n\r\f\v]*\?>/;
 const NO_CHARACTER = /[^\t\n\r\u{20}-\u{d7ff}\u{e000}-\u{fffd}\u{10000}-\u{10ffff}]/u;
@@ -93,8 +95,8 @@ function tree(text) {
     if (inside === top && top.children.length) throw malformed("a second root");
     const element = elementOf(qname, pairs, inside.scope);
     inside.children.push(element);
-    if (!isEmpty) open.push(element);
     if (open.length > MOST_DEPTH) throw malformed("elements that are nested too deep");
+    if (!isEmpty) open.push(element);
   }
   const [root] = top.children;
   if (open.length > 1 || typeof root !== "object") throw malformed("it ends within an element");
@@ -136,7 +138,7 @@ function declare(scope, prefix, value) {
   const isReserved = (prefix === "xml") !== (value === XML) || prefix === "xmlns" || value === XMLNS;
   if (isReserved || (prefix && !value)) throw malformed(`a namespace that ${prefix || "the default"} can't be`);
   // a relative one has no canonical form
-  if (value && !/^[A-Za-z][A-Za-z0-9+.-]*:/.test(value)) throw malformed("a namespace that is no absolute URI");
+  if (value && !ABSOLUTE_URI.test(value)) throw malformed("a namespace that is no absolute URI");
   scope.set(prefix, value);
 }
 
