@@ -162,14 +162,6 @@ def _detach(root: Any, signature: Any) -> None:
     root.remove(signature)
 
 
-def _canonical(element: Any) -> bytes:
-    """The canonical form; namespaces that are no absolute URIs have none (Canonical XML 1.1, 1.3)."""
-    try:
-        return bytes(etree.tostring(element, method="c14n"))
-    except etree.LxmlError as failed:
-        raise _wrong(f"it has no canonical form ({failed})") from None
-
-
 def _digest(info: Any) -> bytes:
     """The digest that is signed, where everything about it is as expected."""
     canonicalization, method, reference = _exactly(info, {}, "CanonicalizationMethod", "SignatureMethod", "Reference")
