@@ -10,8 +10,11 @@ from confide.verify.roots import pinned
 from confide.verify.snp_chain import pinned_issuer_files
 from confide.verify.verdict import Steps
 
-GROUPS = ("report", "tdx", "snp", "dstack", "custody", "gpu", "gpus", "rim", "receipt", "session", "claims")
-"""What a page can meet: a report of aci/1 with everything inside it, and what is signed under it."""
+GROUPS = (
+    *("report", "tdx", "snp", "dstack", "custody", "gpu", "gpus", "rim"),
+    *("receipt", "session", "signature", "claims"),
+)
+"""What a page can meet: a report of aci/1 with everything inside it, what is signed under it, and older signatures."""
 
 
 def module() -> str:

@@ -127,6 +127,37 @@ def test_messages_are_sealed_by_default(opened: Open, meddler: Meddler) -> None:
         expect(dialog).to_contain_text("the model's name and parameters")
 
 
+NO_X25519 = """
+  const subtle = globalThis.SubtleCrypto?.prototype ?? {};
+  const { importKey } = subtle;
+  subtle.importKey = function (format, data, algorithm, ...rest) {
+    if (algorithm.name === "X25519") throw new DOMException("Unrecognized name.", "NotSupportedError");
+    return importKey.call(this, format, data, algorithm, ...rest);
+  };
+"""
+
+
+def test_without_x25519_messages_are_sealed_under_the_other_suite(
+    opened: Open, meddler: Meddler, echo: EchoServer
+) -> None:
+    with opened(origin=meddler.origin) as visit:
+        visit.settled()
+        visit.page.add_init_script(NO_X25519)
+        visit.page.goto("about:blank")
+        visit.page.goto(f"{meddler.origin}/#key={echo.keys[0]}")
+        visit.settled("development")
+        expect(visit.page.locator("#lock")).to_have_text("Sealed")
+        answer = visit.answered("a secret of mine")
+        expect(answer.locator(".prose")).to_have_text("a secret of mine")
+        assert visit.badge(answer) == "development"
+        (chat,) = [one for one in meddler.seen if one.path == CHAT]
+        assert b"secret" not in chat.request + chat.body
+        visit.open_proof()
+        expect(visit.page.locator("#proof")).to_contain_text("This browser has no X25519")
+        visit.page.click("#lock")
+        expect(visit.page.locator("dialog[open]")).to_contain_text("the page computes secp256k1 itself")
+
+
 def test_the_receipt_is_over_the_bytes_that_went(opened: Open, meddler: Meddler) -> None:
     with opened(origin=meddler.origin) as visit:
         visit.settled()

@@ -1,7 +1,7 @@
 """Makes the vectors of ``wire/``: ``python -m tests.vectors.make_wire`` writes them, a test makes them and compares.
 
 Nothing of the package is used here. Canonical bytes come from ``json.dumps`` with sorted ASCII names, signatures from
-``cryptography``, outcomes from this page.
+``cryptography``, outcomes from this page; those of secp256k1 are in ``make_curve.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.vectors import make_curve
 
 FOLDER = Path(__file__).parent / "wire"
 Value = dict[str, Any]
@@ -649,6 +650,13 @@ def text_cases() -> list[Case]:
     ]
 
 
+# secp256k1 -----------------------------------------------------------------------------------------------------------
+
+
+def curve_cases() -> list[Case]:
+    return [_case(name, data, outcome) for name, data, outcome in make_curve.cases()]
+
+
 FILES: dict[str, tuple[str, Callable[[], list[Case]]]] = {
     "jcs.json": ("JSON text: canonical bytes (RFC 8785), or why it has none", jcs_cases),
     "keyset.json": ("keyset: its digest, or why it is none", keyset_cases),
@@ -656,6 +664,7 @@ FILES: dict[str, tuple[str, Callable[[], list[Case]]]] = {
     "receipt.json": ("receipt under the keyset of keyset.json, 'all members': what it says, or why not", receipt_cases),
     "session.json": ("attested session: its id, or why it is none", session_cases),
     "signature_text.json": ("text of the older surface: its parts, or why it has none", text_cases),
+    "secp256k1.json": ("a recovered key, a point, a shared point; or why there is none", curve_cases),
 }
 
 

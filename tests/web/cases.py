@@ -41,6 +41,8 @@ from tests.verify.making import made_policy, made_receipt, made_report
 
 Json = dict[str, Any]
 SEED = 20261127
+KINDS = {"report", "quote", "snp", "gpus", "rim", "dstack", "custody", "receipt", "session", "signature", "saved"}
+"""What is recorded here."""
 
 
 def b64(data: bytes | None) -> str | None:

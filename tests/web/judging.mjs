@@ -3,14 +3,20 @@
  * browser; `proof` is where the modules are.
  */
 
+import { olderBinding, olderSuites, pairOf, unbound } from "./olderseal.mjs";
+import { receive } from "./receiving.mjs";
+
 /** @param {any[]} cases @param {string} proof @returns {Promise<any[]>} */
 export async function outcomes(cases, proof) {
   const names = [
     "aci",
     "bytes",
+    "custody",
     "dstack",
     "index",
     "jcs",
+    "json",
+    "legacy",
     "nvidia",
     "policy",
     "receipt",
@@ -18,8 +24,10 @@ export async function outcomes(cases, proof) {
     "rim",
     "roots",
     "seal",
+    "secp256k1",
     "session",
     "snp",
+    "suites",
     "tdx",
     "verdict",
   ];
@@ -54,13 +62,24 @@ function atHand({ policy, roots, material, now }, modules) {
   return { policy: filled, roots: decoded(roots, "der"), material: decoded(material, "data"), now };
 }
 
+/** A suite of either protocol, and the binding of one request. */
+function suiteOf({ algo, version, nonce, timestamp }, modules) {
+  const { SUITES, binding } = modules.suites;
+  if (Object.hasOwn(SUITES, algo)) return { suite: SUITES[algo], binding: binding(algo, nonce, timestamp) };
+  const bound = version === "1" ? unbound : olderBinding(algo, nonce, timestamp, modules);
+  return { suite: olderSuites(modules)[algo], binding: bound };
+}
+
+const hexIn = (modules, members) =>
+  Object.fromEntries(Object.entries(members).map(([name, text]) => [name, modules.bytes.fromHex(text, name)]));
+
 const told = (ledger) => ({ findings: ledger.findings, roots: ledger.anchors.map((root) => root.name) });
 
 function establishedOf(modules, { keyset, keyset_digest, manifest, serving }) {
   return { keyset, keyset_digest, manifest, e2ee_versions: ["2"], serving };
 }
 
-const KINDS = {
+export const KINDS = {
   async jcs({ data }, { bytes, jcs }) {
     return { ok: { canonical: jcs.text(jcs.parse(bytes.fromBase64(data, "a case"))) } };
   },
@@ -82,7 +101,8 @@ const KINDS = {
   },
 
   async statement({ digest, nonce }, modules) {
-    return { ok: modules.bytes.hex(await modules.aci.reportDataSlot(digest, nonce)) };
+    const canonical = modules.jcs.text({ purpose: "aci.report_data.v1", nonce, keyset_digest: digest });
+    return { ok: { slot: modules.bytes.hex(await modules.aci.reportDataSlot(digest, nonce)), canonical } };
   },
 
   async parsed_session({ data }, modules) {
@@ -242,13 +262,59 @@ const KINDS = {
     return told(ledger);
   },
 
-  async answer(one, modules) {
-    const opener = await modules.seal.Sealer.openerOf(one.path, {
-      secret: modules.bytes.fromHex(one.secret, "a secret"),
-      nonce: one.nonce,
-      timestamp: one.timestamp,
-      model: "demo",
+  async custody(one, modules) {
+    const ledger = new modules.verdict.Ledger();
+    const keys = one.keys.map((key) => modules.bytes.fromHex(key, "a key"));
+    await modules.custody.verifyCustody(ledger, contextOf(one, modules), one.shown, keys, one.measured);
+    return { ...told(ledger), facts: ledger.facts };
+  },
+
+  async signature(one, modules) {
+    const signers = one.signers.map(({ algorithm, address }) => ({
+      algorithm,
+      address: modules.bytes.fromHex(address, "an address"),
+    }));
+    const checked = await modules.index.checkSignature(signers, bytesOf(modules, one.document), {
+      requestDigest: one.asked,
+      responseDigest: one.answered,
+      model: one.model,
+      subject: one.subject,
     });
+    return { ...checked, roots: [] };
+  },
+
+  async signature_text({ data }, modules) {
+    return { ok: modules.legacy.parseText(modules.bytes.fromUtf8(bytesOf(modules, data))) };
+  },
+
+  async older_key({ secret }, { bytes, legacy, secp256k1 }) {
+    const key = secp256k1.publicPoint(bytes.fromHex(secret, "a secret")).subarray(1);
+    return { ok: { key: bytes.hex(key), address: legacy.checksummed(legacy.ethereumAddress(key)) } };
+  },
+
+  async older_report_data({ algorithm, address, nonce, tls }, { bytes, legacy }) {
+    const tlsKey = tls === null ? null : bytes.fromHex(tls, "a TLS key");
+    const who = legacy.parseAddress(algorithm, address);
+    return { ok: bytes.hex(await legacy.reportData(who, bytes.fromHex(nonce, "a nonce"), tlsKey)) };
+  },
+
+  async curve({ data }, modules) {
+    const { call, low_s: lowS, ...members } = JSON.parse(modules.bytes.fromUtf8(bytesOf(modules, data)));
+    const { signature, digest, point, secret } = hexIn(modules, members);
+    const { recover, decode, compressed, agree, publicPoint } = modules.secp256k1;
+    const { hex } = modules.bytes;
+    const make = {
+      recover: () => ({ key: hex(recover(signature, digest, { lowS })) }),
+      decode: () => ({ point: hex(decode(point)), compressed: hex(compressed(decode(point))) }),
+      agree: () => ({ shared: hex(agree(secret, point)), own: hex(publicPoint(secret)) }),
+    };
+    return { ok: make[call]() };
+  },
+
+  async answer(one, modules) {
+    const terms = { ...suiteOf(one, modules), model: "demo" };
+    const pair = await pairOf(terms.suite, modules.bytes.fromHex(one.secret, "a secret"));
+    const opener = modules.seal.Sealer.openerOf(one.path, terms, pair);
     const wire = modules.bytes.utf8(one.wire);
     if (!one.stream) return { ok: modules.bytes.fromUtf8(await opener.whole(wire)) };
     const opened = [];
@@ -260,20 +326,38 @@ const KINDS = {
 
   async field(one, modules) {
     const { fromHex, hex, utf8 } = modules.bytes;
+    const { sealField, openField } = modules.suites;
+    const { suite } = suiteOf(one, modules);
     const drawn = [fromHex(one.ephemeral, ""), fromHex(one.nonce, "")];
-    const service = await modules.seal.pairOf(fromHex(one.private, ""));
-    const sealed = await modules.seal.sealField(service.point, one.plaintext, utf8(one.aad), () => drawn.shift());
+    const service = await pairOf(suite, fromHex(one.private, ""));
+    const aad = utf8(one.aad ?? "");
+    const sealed = await sealField(suite, service.point, one.plaintext, aad, () => drawn.shift());
+    const shared = await service.agree(fromHex(one.ciphertext, "").subarray(0, suite.size));
     return {
       ok: {
         sealed,
-        opened: await modules.seal.openField(service, one.ciphertext, utf8(one.aad)),
+        opened: await openField(suite, service, one.ciphertext, aad),
+        shared: hex(shared),
         point: hex(service.point),
       },
     };
   },
 
+  async bound(one, modules) {
+    const { suite, binding } = suiteOf(one, modules);
+    const pair = await suite.pair(modules.bytes.fromHex(one.private, "a secret"));
+    const paths = [one.request_field, one.response_field].map((path) => path.split("."));
+    const head = { id: one.response_id, model: "another model" };
+    const texts = [binding.request(one.model, paths[0]), binding.response(one.model, head, paths[1])];
+    return { ok: { point: modules.bytes.hex(pair.point), aads: texts.map(modules.bytes.fromUtf8) } };
+  },
+
+  async request({ request, keys }, modules) {
+    return { ok: await receive(request, keys, modules) };
+  },
+
   async sealed(one, modules) {
-    const key = { key_id: "k", algo: "x25519-aes-256-gcm-hkdf-sha256", public_key: one.key };
+    const key = { key_id: "k", algo: one.algo, public_key: one.key };
     const { headers, body, restored } = await modules.index.Sealer.seal(key, one.path, bytesOf(modules, one.body), {
       now: one.now,
     });

@@ -14,7 +14,7 @@ export async function talk(given, proof) {
   if (given.policy === undefined) {
     attested = await attest(url, { developmentRoot: pem, policy: firstUsePolicy(attested), seal });
   }
-  const told = { verdict: attested.verdict, sealed: attested.sealKey !== null };
+  const told = { verdict: attested.verdict, sealed: attested.sealKey !== null, suite: attested.sealKey?.algo };
   if (attested.established === null) return told;
   const body = JSON.stringify({
     model,

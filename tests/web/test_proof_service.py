@@ -14,6 +14,7 @@ from confide.verify.audit import audit
 from confide.verify.bundle import parse_bundle
 from confide.verify.policy import ChannelPolicy
 from confide.wire import jcs
+from confide.wire.aci import SECP256K1_SUITE, X25519_SUITE
 from tests.client.world import MODEL, POLICY, Between, Passing, World
 from tests.web.running import Run
 
@@ -71,6 +72,22 @@ def test_what_the_page_saves_is_what_confide_audit_reads(run: Run, served: World
     verdict = audit(bundle, POLICY, now=int(time.time()), development=served.roots)
     assert not failing(msgspec.to_builtins(verdict.findings))
     assert {one.step for one in verdict.problems()} == (set() if seal else {"report.10"})
+
+
+@pytest.mark.parametrize(("stream", "size"), [(True, 7), (False, 1)])
+def test_a_service_that_offers_only_secp256k1_is_sealed_to(
+    run: Run, only_secp256k1: World, stream: bool, size: int
+) -> None:
+    found = run("talk", given(only_secp256k1, stream=stream, size=size))
+    assert (found["suite"], found["verdict"]["exit_code"]) == (SECP256K1_SUITE, 3)
+    assert (found["answer"]["consistent"], found["answer"]["problem"], found["problem"]) == (True, None, None)
+    assert "Hello, wörld! 😀" in (said(found["text"]) if stream else found["text"])
+    (exchange,) = parse_bundle(found["bundle"].encode()).exchanges
+    assert exchange.sealed
+
+
+def test_where_both_are_offered_x25519_is_taken(run: Run, served: World) -> None:
+    assert run("talk", given(served))["suite"] == X25519_SUITE
 
 
 def test_the_request_goes_out_sealed(run: Run, served: World, relay: Between) -> None:

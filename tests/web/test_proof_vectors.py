@@ -5,32 +5,34 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import struct
-from collections.abc import Callable
+import subprocess
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from confide.seal.aci_v2 import X25519_SUITE, service_key
 from confide.seal.headers import Offer, negotiate
 from confide.verify.policy import Policy, PolicyError, check
 from tests.seal.helpers import Marks
-from tests.seal.opinion import CLIENT, NONCE, NOW, X
-from tests.vectors import make_wire
+from tests.seal.opinion import NOW
 from tests.vectors.loading import VECTORS, cases, folder, load
-from tests.web.running import Run
+from tests.web.cases import KINDS as VERDICTS
+from tests.web.running import HERE, Run
+from tests.web.vector_cases import (
+    BODIES,
+    FILES,
+    GIVEN,
+    OURS,
+    PHALA,
+    PUBLISHED,
+    PUBLISHED_SEAL,
+    SEAL,
+    SIZES,
+    UNSEALABLE,
+    Json,
+)
 from tests.wire.test_jcs import NUMBERS
-
-Json = dict[str, Any]
-WIRE = VECTORS / "wire"
-PUBLISHED = load(VECTORS / "aci" / "published.json")
-SIZES = (0, 1, 7)
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 @cache
@@ -46,197 +48,32 @@ def outcomes(run: Run, name: str) -> list[tuple[Json, Json]]:
     return [(one, found[one["name"]]) for one in GIVEN[name]()]
 
 
-# What the groups are -------------------------------------------------------------------------------------------------
-
-
-def wire(file: str, kind: str, **more: Any) -> list[Json]:
-    """The cases of one file of ``wire/``."""
-    return [
-        {"name": case.name, "kind": kind, "data": b64(case.data), "outcome": case.outcome} | more
-        for case in cases(WIRE / f"{file}.json")
-    ]
-
-
-def numbers() -> list[Json]:
-    """RFC 8785, appendix B, as JSON texts with all digits of the double."""
-    return [
-        {"name": bits, "kind": "jcs", "data": b64(json.dumps(struct.unpack(">d", bytes.fromhex(bits))[0]).encode())}
-        for bits, _ in NUMBERS
-    ]
-
-
-def statements() -> list[Json]:
-    """Of the published vector, with a nonce and without."""
-    digest = PUBLISHED["keyset"]["digest"]
-    return [
-        {"name": str(nonce), "kind": "statement", "digest": digest, "nonce": nonce}
-        for nonce in (PUBLISHED["statement"]["nonce"], None)
-    ]
-
-
-def hashes() -> list[Json]:
-    """SHA-256 in pieces of several sizes, at all lengths where padding changes."""
-    data = bytes(range(256)) * 16
-    return [
-        {"name": f"{length} by {size}", "kind": "sha256", "data": b64(data[:length]), "size": size}
-        for length in (0, 1, 3, 55, 56, 57, 63, 64, 65, 119, 120, 127, 128, 1000, 4096)
-        for size in (1, 7, 64, 5000)
-    ]
-
-
-def answers() -> list[Json]:
-    """Sealed answers under X25519, in pieces of each size."""
-    vectors = [vector for vector in load(VECTORS / "seal" / "answers.json") if vector["algo"] == X]
-    return [
-        {
-            "name": f"{vector['name']} by {size}",
-            "kind": "answer",
-            "secret": CLIENT[X],
-            "nonce": NONCE,
-            "timestamp": NOW,
-            "size": size,
-            **{name: vector[name] for name in ("path", "stream", "wire", "opened", "error") if name in vector},
-        }
-        for vector in vectors
-        for size in SIZES
-    ]
-
-
-def fields() -> list[Json]:
-    """Known answers."""
-    vectors = [vector for vector in load(VECTORS / "seal" / "fields.json") if vector["algo"] == X]
-    return [
-        {
-            "name": vector["name"] + vector["aad"],
-            "kind": "field",
-            "private": vector["private_key"],
-            "ephemeral": vector["ephemeral_private_key"],
-            **{name: vector[name] for name in ("nonce", "aad", "plaintext", "ciphertext")},
-        }
-        for vector in vectors
-    ]
-
-
-SERVICE = service_key(X25519_SUITE, bytes(range(32)))
-BODIES = {
-    "text": ("chat/completions", {"model": "m", "messages": [{"role": "user", "content": "hello é 😀"}]}),
-    "parts": (
-        "chat/completions",
-        {
-            "model": "m",
-            "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "x", "y": 1}]}],
-        },
-    ),
-    "an array in a text": ("chat/completions", {"model": "m", "messages": [{"role": "user", "content": " [1, 2]"}]}),
-    "no array in a text": ("chat/completions", {"model": "m", "messages": [{"role": "user", "content": "[1, 2"}]}),
-    "several": (
-        "chat/completions",
-        {
-            "model": "ü\u2028",
-            "messages": [
-                {"role": "system", "content": ""},
-                {"role": "assistant", "content": None, "tool_calls": []},
-                {"role": "user", "content": '\u0000\u001f\u007f"\\/'},
-            ],
-        },
-    ),
-    "prompt": ("completions", {"model": "m", "prompt": "hello"}),
-    "prompts": ("completions", {"model": "m", "prompt": ["hello", ""]}),
-    "inputs": ("embeddings", {"model": "m", "input": ["hello"]}),
-}
-NUMBERED = (
-    b'{"model":"m","2":1,"1":[-0,-0.0,1.0,0.1e1,1e15,1e16,1.5e16,123456789012345680.0,1e-5,1e-6,0.0001,1.25e-7,1e300,'
-    b'5e-324,123456.7e3,9007199254740993,123456789012345678901234567890],"messages":[{"role":"user","content":"x"}]}'
-)
-UNSEALABLE = {
-    "no JSON": b"{",
-    "a list": b"[]",
-    "no model": b'{"messages":[{"content":"x"}]}',
-    "no messages": b'{"model":"m"}',
-    "no content": b'{"model":"m","messages":[{"role":"user"}]}',
-    "content that is a number": b'{"model":"m","messages":[{"content":1}]}',
-}
-
-
-def bodies() -> list[Json]:
-    """Requests to be sealed."""
-    good = {name: (path, json.dumps(body).encode()) for name, (path, body) in BODIES.items()}
-    bad = {name: ("chat/completions", body) for name, body in UNSEALABLE.items()}
-    rest = {
-        "numbers, and members in an odd order": ("chat/completions", NUMBERED),
-        "token ids": ("completions", b'{"model":"m","prompt":[1]}'),
-        "no endpoint": ("models", b'{"model":"m"}'),
-    }
-    return [
-        {
-            "name": name,
-            "kind": "sealed",
-            "key": SERVICE.identity.hex(),
-            "path": f"/v1/{path}",
-            "body": b64(body),
-            "now": NOW,
-        }
-        for name, (path, body) in (good | bad | rest).items()
-    ]
-
-
-POLICIES: dict[str, Json] = {
-    "the least": {"roots": ["intel"], "unsafe_any_workload": True},
-    "registers": {"roots": ["intel"], "tdx": {"measurements": [{"mr_td": "ab" * 48, "note": "one"}], "smt": False}},
-    "many": {
-        "roots": ["intel", "nvidia"],
-        "models": {"manifests": ["sha256:" + "ab" * 32]},
-        "claims": {"tee_attested": ["hardware_proven"]},
-        "sessions": {"claims": {}},
-        "snp": {"minimum_tcb": {"snp": 3}},
-        "channel": {"require": "both"},
-        "age": {"report_days": 3},
-    },
-    "nothing": {},
-    "no root": {"unsafe_any_workload": True},
-    "no workload": {"roots": ["intel"]},
-    "unknown member": {"roots": ["intel"], "unsafe_any_workload": True, "more": 1},
-    "unknown member of a part": {"roots": ["intel"], "unsafe_any_workload": True, "tdx": {"debug": True}},
-    "wrong type": {"roots": "intel", "unsafe_any_workload": True},
-    "a register that is none": {"roots": ["intel"], "tdx": {"measurements": [{"mr_td": "ab"}]}},
-    "no register": {"roots": ["intel"], "tdx": {"measurements": [{"note": "all"}]}},
-    "GPUs without their root": {"roots": ["intel"], "unsafe_any_workload": True, "gpu": {"required": True}},
-    "no GPUs": {"roots": ["intel", "nvidia"], "unsafe_any_workload": True, "gpu": {"required": True, "count": 0}},
-    "no source": {"roots": ["intel"], "unsafe_any_workload": True, "claims": {"tee_attested": []}},
-    "unknown claim": {"roots": ["intel"], "unsafe_any_workload": True, "claims": {"good": ["hardware_proven"]}},
-}
-
-
-def policies() -> list[Json]:
-    """Policies as JSON, most of which can't be used."""
-    return [{"name": name, "kind": "policy", "policy": policy} for name, policy in POLICIES.items()]
-
-
-GIVEN: dict[str, Callable[[], list[Json]]] = {
-    "jcs": lambda: wire("jcs", "jcs"),
-    "keyset": lambda: wire("keyset", "keyset"),
-    "report": lambda: wire("report", "parsed_report", nonces=[make_wire.NONCE, None]),
-    "session": lambda: wire("session", "parsed_session"),
-    "receipt": lambda: wire("receipt", "signed_receipt", keyset=b64(json.dumps(make_wire.KEYSET).encode())),
-    "numbers": numbers,
-    "statements": statements,
-    "hashes": hashes,
-    "answers": answers,
-    "fields": fields,
-    "bodies": bodies,
-    "policies": policies,
-}
-
-
 # Documents -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_reads_every_folder_of_vectors_that_it_can() -> None:
-    """The older surface's texts are not for it."""
-    assert {path.stem for path in folder("wire")} == {"jcs", "keyset", "report", "receipt", "session", "signature_text"}
+def test_every_vector_file_and_every_case_in_one_is_run() -> None:
+    for name, files in FILES.items():
+        assert {path.name for path in folder(name)} == files.keys()
+        assert {group for groups in files.values() for group in groups} <= GIVEN.keys()
+    evidence = {"evidence"}  # recorded by machines, and no JSON of ours: the cases of verdicts are made from it
+    assert {path.name for path in VECTORS.iterdir() if path.is_dir() and path.name[0] != "_"} == FILES.keys() | evidence
+    for path in folder("wire"):
+        assert len(GIVEN[path.stem]()) == len(cases(path)), path
+    for name, times in {"fields": 1, "requests": 1, "answers": len(SIZES)}.items():
+        assert len(GIVEN[name]()) == times * len(load(SEAL / f"{name}.json")), name
 
 
-@pytest.mark.parametrize("file", ["jcs", "keyset", "report", "session", "receipt"])
+def test_every_kind_of_case_is_run(tmp_path: Path) -> None:
+    """Each one that ``judging.mjs`` knows: in a vector here, or in a recorded verdict."""
+    program = f'import {{ KINDS }} from "{(HERE / "judging.mjs").as_uri()}"; console.log(Object.keys(KINDS).join());'
+    file = tmp_path / "kinds.mjs"
+    file.write_text(program)
+    known = subprocess.run(["node", str(file)], capture_output=True, text=True, check=True).stdout.strip().split(",")
+    vectors = {one["kind"] for make in GIVEN.values() for one in make()}
+    assert vectors | VERDICTS | {"first_use", "first_use_of"} == set(known)
+
+
+@pytest.mark.parametrize("file", [name.removesuffix(".json") for name in FILES["wire"]])
 def test_documents_come_out_as_their_vectors_say(run: Run, file: str) -> None:
     for given, found in outcomes(run, file):
         expected = given["outcome"]
@@ -246,6 +83,18 @@ def test_documents_come_out_as_their_vectors_say(run: Run, file: str) -> None:
         steps = {"InvalidReceipt": "receipt.1", "BadSignature": "receipt.2", "InvalidKeyset": "receipt.2"}
         wanted = steps if file == "receipt" else {}
         assert found.get("error") == wanted.get(expected["error"], "CheckFailed"), (given["name"], found)
+        if expected["error"] in ("MalformedEvidence", "InvalidLegacy"):
+            assert found["message"] == expected["reason"], given["name"]
+
+
+def test_any_numbers_come_out_as_in_libsecp256k1(run: Run) -> None:
+    given = outcomes(run, "any numbers")
+    for one, found in given:
+        expected = one["outcome"]
+        assert found.get("ok") == expected.get("ok"), one["name"]
+        assert ("error" in found) == ("error" in expected), one["name"]
+    refused = sum("error" in found for _, found in given)
+    assert 0 < refused < len(given) / 2
 
 
 def test_numbers_of_the_rfc(run: Run) -> None:
@@ -256,8 +105,19 @@ def test_numbers_of_the_rfc(run: Run) -> None:
 def test_the_published_statement(run: Run) -> None:
     (_, slot), (_, unchallenged) = outcomes(run, "statements")
     vector = PUBLISHED["statement"]
-    assert slot["ok"] == vector["slot"]
-    assert unchallenged["ok"] == vector["null_report_data"] + "00" * 32
+    assert slot["ok"] == {"slot": vector["slot"], "canonical": vector["bytes"]}
+    assert unchallenged["ok"] == {"slot": vector["null_report_data"] + "00" * 32, "canonical": vector["null_bytes"]}
+
+
+def test_the_published_documents(run: Run) -> None:
+    found = {given["name"]: made["ok"] for given, made in outcomes(run, "documents")}
+    session, receipt = PUBLISHED["session"], PUBLISHED["receipt"]
+    assert found["keyset"]["digest"] == PUBLISHED["keyset"]["digest"]
+    assert (found["session"]["id"], found["session"]["tee_attested"]) == (session["id"], "asserted")
+    assert found["receipt"]["signed_sha256"] == receipt["signed_sha256"]
+    assert found["receipt"]["request_hash"] == receipt["request_hash"] == found["request"]
+    assert found["receipt"]["response_hash"] == receipt["response_hash"] == found["response"]
+    assert found["proof"] == session["evidence_digest"]
 
 
 def test_hashes_of_pieces(run: Run) -> None:
@@ -283,6 +143,24 @@ def test_known_fields(run: Run) -> None:
     for given, found in outcomes(run, "fields"):
         assert found["ok"]["sealed"] == given["ciphertext"]
         assert found["ok"]["opened"] == given["plaintext"]
+        assert found["ok"]["shared"] == given["shared_secret"]
+
+
+def test_requests_are_restored_and_refused_as_in_python(run: Run) -> None:
+    for given, found in outcomes(run, "requests"):
+        vector = given["request"]
+        if "restored" in vector:
+            expected = json.dumps(vector["restored"], separators=(",", ":"), ensure_ascii=False)
+            assert found.get("ok") == expected, (given["name"], found)
+        else:
+            assert found.get("error") == vector["error"], (given["name"], found)
+
+
+def test_the_published_key_and_associated_data(run: Run) -> None:
+    (_, published), (_, seed) = outcomes(run, "bindings")
+    expected = [PUBLISHED_SEAL["request_aad"], PUBLISHED_SEAL["response_aad"]]
+    assert published["ok"] == {"point": PUBLISHED_SEAL["service_public_key"], "aads": expected}
+    assert seed["ok"]["point"] == PUBLISHED["e2ee_public_key"]
 
 
 def test_the_server_restores_what_the_page_hashes(run: Run) -> None:
@@ -292,13 +170,32 @@ def test_the_server_restores_what_the_page_hashes(run: Run) -> None:
             refused += 1
             assert found["error"] == "CannotSeal", (given["name"], found)
             continue
-        assert given["name"] in {*BODIES, "numbers, and members in an odd order"}
+        assert given["text"] in {*BODIES, "numbers, and members in an odd order"}
         made = found["ok"]
-        session = negotiate(made["headers"].items(), Offer(aci=(SERVICE,)), given["path"], NOW)
+        session = negotiate(made["headers"].items(), Offer(aci=(OURS[given["algo"]],)), given["path"], NOW)
         assert session is not None
         assert session.open(made["body"].encode()).claim(Marks()).body.decode() == made["restored"], given["name"]
         assert "hello" not in made["body"]
-    assert refused == len(UNSEALABLE) + 2
+    assert refused == len(OURS) * (len(UNSEALABLE) + 2)
+
+
+# The older surface ---------------------------------------------------------------------------------------------------
+
+
+def test_older_keys_report_data_and_signatures(run: Run) -> None:
+    keys, bound = PHALA["keys"], PHALA["report_data"]
+    known = {"key": keys["signing_public_key_ecdsa"], "address": keys["eth_address_checksummed"]}
+    signatures = 0
+    for given, found in outcomes(run, "older"):
+        if given["kind"] == "older_key":
+            assert found["ok"] == known
+        elif given["kind"] == "older_report_data":
+            assert found["ok"] == bound[given["name"]]
+        else:
+            signatures += 1
+            passed = [step["step"] for step in found["findings"] if step["outcome"] == "pass"]
+            assert passed == [f"signature.{number}" for number in range(1, 7 if given["model"] else 6)], given["name"]
+    assert signatures == 2 * len(PHALA["signature"]["cases"])
 
 
 # Policies ------------------------------------------------------------------------------------------------------------

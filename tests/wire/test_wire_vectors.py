@@ -14,7 +14,10 @@ from tests.vectors import make_wire
 from tests.vectors.loading import Case, cases, folder
 
 from confide.errors import ConfideError
-from confide.wire import aci, jcs, legacy
+from confide.seal.curves import Curve, Secp256k1
+from confide.seal.errors import BadKey
+from confide.seal.fastcurve import best_secp256k1
+from confide.wire import aci, jcs, legacy, secp256k1
 from confide.wire.documents import InvalidDocument
 from confide.wire.receipt import parse_receipt
 from confide.wire.session import parse_session
@@ -84,6 +87,29 @@ def text_outcome(data: bytes) -> dict[str, Any]:
     return {"request_hash": text.request_hash, "response_hash": text.response_hash, "model": text.model}
 
 
+def curve_outcome(data: bytes) -> dict[str, Any]:
+    given = json.loads(data)
+    raw = {name: bytes.fromhex(value) for name, value in given.items() if name not in ("call", "low_s")}
+    if given["call"] == "recover":
+        return {"key": secp256k1.recover(raw["signature"], raw["digest"], low_s=given["low_s"]).hex()}
+    if given["call"] == "decode":
+        point = secp256k1.decode(raw["point"])
+        return {"point": point.hex(), "compressed": secp256k1.compressed(point).hex()}
+    made, same = (agreement(curve, raw["secret"], raw["point"]) for curve in (Secp256k1(), best_secp256k1()))
+    assert str(made) == str(same)
+    if isinstance(made, BadKey):
+        raise made
+    return made
+
+
+def agreement(curve: Curve, secret: bytes, point: bytes) -> dict[str, Any] | BadKey:
+    try:
+        private = curve.load(secret)
+        return {"own": private.point.hex(), "shared": private.exchange(curve.point(point)).hex()}
+    except BadKey as wrong:
+        return wrong
+
+
 OUTCOMES: dict[str, Callable[[bytes], dict[str, Any]]] = {
     "jcs.json": jcs_outcome,
     "keyset.json": keyset_outcome,
@@ -91,6 +117,7 @@ OUTCOMES: dict[str, Callable[[bytes], dict[str, Any]]] = {
     "receipt.json": receipt_outcome,
     "session.json": session_outcome,
     "signature_text.json": text_outcome,
+    "secp256k1.json": curve_outcome,
 }
 ALL = [(path.name, case) for path in folder("wire") for case in cases(path)]
 

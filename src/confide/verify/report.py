@@ -207,7 +207,7 @@ def _check_expiry(case: _Case) -> str:
 
 def _check_custody(case: _Case) -> None:
     before = len(case.ledger.findings)
-    keys = frozenset(raw for key in _keys(case.keyset) if (raw := _raw(key.public_key)))
+    keys = [raw for key in _keys(case.keyset) if (raw := _raw(key.public_key))]  # in their order, as they are told
     verify_custody(case.ledger, case.context, case.evidence.key_custody, keyset_keys=keys, dstack=case.dstack)
     stands(case.since(before), "the custody of the keys", required=case.context.policy.keys.custody)
 

@@ -43,12 +43,19 @@ export function startLock(trust) {
 
 function explanation(trust) {
   if (trust.seals) {
+    const isOwn = trust.attested.sealKey.algo.startsWith("secp256k1-");
     return [
       h(
         "p",
         {},
-        "Each message is encrypted in this page to a key that the attested keyset names, and each answer to a key that this page makes anew for every request (X25519, ACI E2EE v2).",
+        `Each message is encrypted in this page to a key that the attested keyset names, and each answer to a key that this page makes anew for every request (${isOwn ? "secp256k1" : "X25519"}, ACI E2EE v2).`,
       ),
+      isOwn &&
+        h(
+          "p",
+          { className: "aside" },
+          "The server or this browser has no X25519. So the page computes secp256k1 itself, and not in constant time: with keys that serve for one request.",
+        ),
       h(
         "p",
         { className: "aside" },

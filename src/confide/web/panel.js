@@ -178,7 +178,10 @@ export class ProofPanel {
     if (this.#support && !this.#support.ed25519)
       points.push(["Receipts.", " This browser has no Ed25519: take a newer one."]);
     if (this.#support && !this.#support.x25519)
-      points.push(["Sealing.", " This browser has no X25519: take a newer one."]);
+      points.push([
+        "Sealing.",
+        " This browser has no X25519, so secp256k1 is taken, where the server has it: take a newer browser.",
+      ]);
     return section(
       "What a page can't check",
       h(

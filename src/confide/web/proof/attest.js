@@ -1,6 +1,6 @@
 /** One verification of a service: a nonce, its report, a verdict. */
 
-import { X25519_SUITE, parseReport } from "./aci.js";
+import { SECP256K1_SUITE, X25519_SUITE, parseReport } from "./aci.js";
 import { CheckFailed, Named, hex } from "./bytes.js";
 import { claimsOf, verifyClaims } from "./claims.js";
 import { random, support } from "./crypto.js";
@@ -103,17 +103,18 @@ function contextOf(policy, now, developmentRoot) {
 }
 
 /**
- * The X25519 key that a report offers for encryption. It is read before the report is verified, since the verdict is also
+ * The key that a report offers for encryption: one for X25519, which Web Crypto computes in constant time, where both the
+ * service and the browser have it, else one on secp256k1. It is read before the report is verified, since the verdict is also
  * about it: report.10 says whether it is an attested one.
  * @param {Uint8Array} document @returns {Promise<PublicKey | null>}
  */
 async function offeredKey(document) {
-  if (!(await support()).x25519) return null;
   const report = await shown(document);
   if (!report?.service_capabilities?.supported_e2ee_versions?.includes(E2EE_VERSION)) return null;
   /** @type {import("./types.js").Keyset} */
-  const keyset = report.attestation.workload_keyset;
-  return keyset.e2ee_public_keys.find((key) => key.algo === X25519_SUITE) ?? null;
+  const { e2ee_public_keys: keys } = report.attestation.workload_keyset;
+  const suites = (await support()).x25519 ? [X25519_SUITE, SECP256K1_SUITE] : [SECP256K1_SUITE];
+  return suites.map((algo) => keys.find((key) => key.algo === algo)).find((key) => key !== undefined) ?? null;
 }
 
 /** @param {typeof fetch} get @param {string} url @param {string} what @returns {Promise<Uint8Array>} */

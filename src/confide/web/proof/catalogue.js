@@ -106,6 +106,14 @@ const GROUPS = [
     ["channel and claims", "The aggregator names a channel that can be enforced, and claims what the policy demands."],
     ["deep audit", "The evidence of the upstream itself is genuine and wanted, and not only said to be."],
   ]],
+  ["signature", "Signature of the older surface", "Dstack-TEE/vllm-proxy, GET /v1/signature/{id}; EIP-191; RFC 8032", [
+    ["well-formed", "It is an answer with a text, a signature, an address and an algorithm."],
+    ["text", "The text ends with two SHA-256, of a request and of a response."],
+    ["signer", "An address that a genuine quote holds signed exactly this text."],
+    ["request", "The service processed exactly the bytes that were sent."],
+    ["response", "The service wrote exactly the bytes that were received."],
+    ["model", "The service says that the model is the one that was asked for. Nothing measures that."],
+  ]],
   ["claims", "Claims that the policy demands", "ACI aci/1, 8.3", [
     ["tee_attested", "A genuine CPU TEE holds the identity that was established."],
     ["gpu_attested", "Genuine GPUs signed this verification's nonce. It does not bind them to the CPU."],

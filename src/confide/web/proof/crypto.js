@@ -31,13 +31,26 @@ export function random(size) {
 }
 
 /**
- * Which algorithms are there that not every browser has: Ed25519 for receipts, X25519 for sealing.
+ * Which algorithms are there that not every browser has: Ed25519 for receipts, X25519 for sealing (secp256k1 is our own).
  * @returns {Promise<{ed25519: boolean, x25519: boolean}>}
  */
 export async function support() {
   const [ed25519, x25519] = await Promise.all([can("Ed25519", ["verify"]), can("X25519", [])]);
   return { ed25519, x25519 };
 }
+
+/**
+ * Whether a signature of Ed25519 is that of a key over these bytes.
+ * @param {Uint8Array} key  32 bytes @param {Uint8Array} signature  64 bytes @param {Uint8Array} signed @returns {Promise<boolean>}
+ * @throws {NotChecked} the browser doesn't know Ed25519
+ */
+export async function checkEd25519(key, signature, signed) {
+  if (!(await support()).ed25519) throw new NotChecked("this browser can't check Ed25519 signatures; a newer one can");
+  const imported = await subtle().importKey("raw", /** @type {Bytes} */ (key), ED25519, false, ["verify"]);
+  return subtle().verify(ED25519, imported, /** @type {Bytes} */ (signature), /** @type {Bytes} */ (signed));
+}
+
+const ED25519 = { name: "Ed25519" };
 
 /** @param {string} name @param {KeyUsage[]} usages */
 async function can(name, usages) {

@@ -1,7 +1,7 @@
 /**
  * What `confide verify` verifies in Python, verified in a browser (or in Node 20): reports of `aci/1` with the TDX quote or
- * SEV-SNP report, NVIDIA's devices and dstack's event log inside, receipts, sessions, and end-to-end encryption. No build
- * step, nothing fetched but from the service that is checked.
+ * SEV-SNP report, NVIDIA's devices and dstack's event log inside, receipts, sessions, key custody, end-to-end encryption, and
+ * the signatures of the older surface. No build step, nothing fetched but from the service that is checked.
  *
  *     import { attest, Exchange, bundle } from "/proof/index.js";
  *
@@ -35,6 +35,7 @@ export { Unreachable, attest, verifySaved } from "./attest.js";
 export { checkAnswer, Exchange, ProofFailed } from "./exchange.js";
 export { Sealer, Opener, SealError } from "./seal.js";
 export { bundle } from "./bundle.js";
+export { checkSignature, parseAddress, reportData } from "./legacy.js";
 export { firstUsePolicy, policyFrom, PolicyError } from "./policy.js";
 export { advice, sentence, OUTCOME_WORDS } from "./verdict.js";
 export { support } from "./crypto.js";

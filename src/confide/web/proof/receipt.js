@@ -7,7 +7,7 @@
 
 import { ED25519, subjectManifest } from "./aci.js";
 import { CheckFailed, fromHex } from "./bytes.js";
-import { subtle, support } from "./crypto.js";
+import { checkEd25519 } from "./crypto.js";
 import { canonical, parse } from "./jcs.js";
 import { verifySession } from "./session.js";
 import {
@@ -156,18 +156,12 @@ async function checkSignature(receipt, keyset) {
   const { key_id, signature, ...unsigned } = receipt;
   const key = keyset.receipt_signing_keys.find((one) => one.key_id === key_id && one.algo === ED25519);
   if (!key) throw new CheckFailed(`no ${ED25519} receipt key has the id ${key_id}`);
-  if (!(await support()).ed25519) throw new NotChecked("this browser can't check Ed25519 signatures; a newer one can");
-  const imported = await subtle().importKey("raw", fromHex(key.public_key, "a receipt key"), ED25519_ALGORITHM, false, [
-    "verify",
-  ]);
   const signed = canonical({ ...unsigned, key_id });
-  if (!(await subtle().verify(ED25519_ALGORITHM, imported, fromHex(signature, "the signature"), signed))) {
+  if (!(await checkEd25519(fromHex(key.public_key, "a receipt key"), fromHex(signature, "the signature"), signed))) {
     throw new CheckFailed(`the signature is not that of the key ${key_id} over this receipt`);
   }
   return `signed by ${key_id}`;
 }
-
-const ED25519_ALGORITHM = { name: "Ed25519" };
 
 /** @param {any} receipt @param {Established} established */
 function checkKeyset(receipt, established) {

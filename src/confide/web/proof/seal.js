@@ -1,45 +1,34 @@
 /**
- * E2EE v2 of the ACI specification with X25519: the client's side of one request. Seal it, and open its answer.
+ * E2EE v2 of the ACI specification: the client's side of one request. Seal it, and open its answer.
  *
- * A field is `hex(point || nonce (12) || ciphertext || tag (16))` under AES-256-GCM, with a key that HKDF-SHA256 makes of an
- * agreement with a new key pair. Source: E2EE v2, sections 3 to 7. No version of the protocol numbers the fields of a stream;
- * so what can be seen without that is checked here (no field twice, none after its choice has finished, no end before every
- * choice has finished, no answer without an end), and the rest is what the hash in the signed receipt is for.
+ * Source: E2EE v2, sections 3 to 7; the fields themselves are in `suites.js`. No version of the protocol numbers the fields of
+ * a stream; so what can be seen without that is checked here (no field twice, none after its choice has finished, no end before
+ * every choice has finished, no answer without an end), and the rest is what the hash in the signed receipt is for.
  */
 
-import { X25519_SUITE } from "./aci.js";
-import { CheckFailed, Named, concat, fromHex, fromUtf8, hasLoneSurrogate, hex, utf8 } from "./bytes.js";
-import { random as browserRandom, subtle } from "./crypto.js";
+import { isPublicKey } from "./aci.js";
+import { CheckFailed, concat, fromHex, hasLoneSurrogate, hex, utf8 } from "./bytes.js";
+import { random as browserRandom } from "./crypto.js";
 import { EventReader, withData } from "./events.js";
 import { Numeral, parseExactly } from "./jcs.js";
 import { arrayIn, encode, readObject, write } from "./json.js";
+import { NONCE_SIZE, SUITES, SealError, TAG_SIZE, binding, newPair, openField, sealField, shortest } from "./suites.js";
+
+export { SealError } from "./suites.js";
 
 /** @typedef {import("./json.js").Members} Members */
-/** @typedef {(string | number)[]} Path */
+/** @typedef {import("./suites.js").Path} Path */
+/** @typedef {import("./suites.js").Head} Head */
+/** @typedef {import("./suites.js").Pair} Pair */
+/** @typedef {import("./suites.js").Suite} Suite */
+/** @typedef {import("./suites.js").Randomness} Randomness */
 /** @typedef {"plain" | "text" | "some text" | "json" | "rest"} Rule  see the fields below */
 /** @typedef {{[name: string]: Rule | Shape} | {each: Shape}} Shape */
-/** @typedef {(size: number) => Uint8Array} Randomness */
-/** @typedef {{secret: CryptoKey, point: Uint8Array}} Pair */
-/** @typedef {{nonce: string, timestamp: number, model: string, endpoint: {member: string, answer: Shape}}} Terms */
-
-const NONCE_SIZE = 12;
-const TAG_SIZE = 16;
-const POINT_SIZE = 32;
-const SHORTEST = 2 * (POINT_SIZE + NONCE_SIZE + TAG_SIZE);
-const INFO = utf8("aci.e2ee.v2.x25519");
-const X25519 = { name: "X25519" };
-/** What stands before the 32 bytes of a private key (RFC 8410). */
-const PKCS8 = fromHex("302e020100300506032b656e04220420", "a prefix");
-const BASE_POINT = new Uint8Array(32).fill(9, 0, 1);
-
-/** Something can't be sealed, or what came isn't what the service sealed for this request. */
-export class SealError extends Named {
-  /** @param {"CannotSeal" | "BadKey" | "Forged" | "Truncated"} kind @param {string} message */
-  constructor(kind, message) {
-    super(message);
-    this.kind = kind;
-  }
-}
+/**
+ * @typedef {object} Terms  What client and server have agreed on for one request.
+ * @property {Suite} suite @property {import("./suites.js").Binding} binding @property {string} model  the request's
+ * @property {{member: string, answer: Shape}} endpoint
+ */
 
 // Which fields are sealed ----------------------------------------------------------------------------------------------
 
@@ -78,74 +67,6 @@ export function canSeal(path) {
   return Object.hasOwn(ENDPOINTS, path);
 }
 
-// Keys -----------------------------------------------------------------------------------------------------------------
-
-/** @param {Uint8Array} secret  32 bytes @returns {Promise<Pair>} */
-export async function pairOf(secret) {
-  const key = await subtle().importKey("pkcs8", concat(PKCS8, secret), X25519, false, ["deriveBits"]);
-  return { secret: key, point: await agree(key, BASE_POINT) };
-}
-
-/**
- * The shared bytes; a point of low order, with which they would be no secret, is refused by Web Crypto.
- * @param {CryptoKey} secret @param {Uint8Array} point @returns {Promise<Uint8Array<ArrayBuffer>>}
- */
-async function agree(secret, point) {
-  const other = await subtle().importKey("raw", concat(point), X25519, false, []);
-  return new Uint8Array(await subtle().deriveBits({ name: "X25519", public: other }, secret, 256));
-}
-
-/** @param {Pair} pair @param {Uint8Array} point @param {KeyUsage} usage */
-async function cipher(pair, point, usage) {
-  const shared = await subtle().importKey("raw", await agree(pair.secret, point), "HKDF", false, ["deriveKey"]);
-  const hkdf = { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: INFO };
-  return subtle().deriveKey(hkdf, shared, { name: "AES-GCM", length: 256 }, false, [usage]);
-}
-
-/**
- * One field, sealed by a new key pair.
- * @param {Uint8Array} recipient @param {string} text @param {Uint8Array} aad @param {Randomness} random
- */
-export async function sealField(recipient, text, aad, random) {
-  const pair = await pairOf(random(32));
-  const key = await cipher(pair, recipient, "encrypt");
-  const iv = concat(random(NONCE_SIZE));
-  const sealed = await subtle().encrypt({ name: "AES-GCM", iv, additionalData: concat(aad) }, key, utf8(text));
-  return hex(concat(pair.point, iv, new Uint8Array(sealed)));
-}
-
-/**
- * The plaintext of one field. Whatever is wrong, it is the same error.
- * @param {Pair} pair @param {string} text @param {Uint8Array} aad
- */
-export async function openField(pair, text, aad) {
-  try {
-    if (text.length < SHORTEST || text.startsWith("0x")) throw new CheckFailed("too short");
-    const blob = fromHex(text, "a field");
-    const key = await cipher(pair, blob.slice(0, POINT_SIZE), "decrypt");
-    const iv = blob.slice(POINT_SIZE, POINT_SIZE + NONCE_SIZE);
-    const sealed = blob.slice(POINT_SIZE + NONCE_SIZE);
-    return fromUtf8(
-      new Uint8Array(await subtle().decrypt({ name: "AES-GCM", iv, additionalData: concat(aad) }, key, sealed)),
-    );
-  } catch {
-    throw new SealError("Forged", "a field can't be opened");
-  }
-}
-
-/**
- * What a field can't be moved away from, in the canonical form of RFC 8785.
- * @param {Terms} terms @param {Path} path @param {string} [id]  of the answer
- */
-function binding({ nonce, timestamp, model }, path, id) {
-  const head = `{"algo":"${X25519_SUITE}","field":${JSON.stringify(path.join("."))}`;
-  const middle = id === undefined ? "" : `,"id":${JSON.stringify(id)}`;
-  const purpose = id === undefined ? "request" : "response";
-  return utf8(
-    `${head}${middle},"model":${JSON.stringify(model)},"nonce":"${nonce}","purpose":"aci.e2ee.${purpose}.v2","ts":${timestamp}}`,
-  );
-}
-
 // A request ------------------------------------------------------------------------------------------------------------
 
 /** Seals requests. */
@@ -161,8 +82,8 @@ export class Sealer {
    */
   static async seal(key, path, body, { now = Math.floor(Date.now() / 1000), random = browserRandom } = {}) {
     if (!canSeal(path)) throw new SealError("CannotSeal", `Encryption is not defined for ${path}.`);
-    if (key.algo !== X25519_SUITE || !/^[0-9a-f]{64}$/.test(key.public_key))
-      throw new SealError("BadKey", "no X25519 key");
+    const suite = Object.hasOwn(SUITES, key.algo) ? SUITES[key.algo] : null;
+    if (suite === null || !isPublicKey(key)) throw new SealError("BadKey", "no key that messages can be sealed to");
     const endpoint = ENDPOINTS[path];
     const payload = readRequest(body);
     const model = payload.get("model");
@@ -170,11 +91,12 @@ export class Sealer {
       throw new SealError("CannotSeal", "The request names no model that it could be bound to.");
     }
     const recipient = fromHex(key.public_key, "the service's key");
-    const pair = await pairOf(random(32));
-    const terms = { nonce: hex(random(32)), timestamp: now, model, endpoint };
+    const pair = await newPair(suite, random);
+    const nonce = hex(random(32));
+    const terms = { suite, binding: binding(suite.algo, nonce, now), model, endpoint };
     const sealed = await sealFields(endpoint.member, payload, async (at, text) => {
       if (hasLoneSurrogate(text)) throw new SealError("CannotSeal", `${at.join(".")} is no text that UTF-8 can hold.`);
-      return sealField(recipient, text, binding(terms, at), random).catch(() => {
+      return sealField(suite, recipient, text, terms.binding.request(model, at), random).catch(() => {
         throw new SealError("BadKey", "the service's key can't be used");
       });
     });
@@ -182,7 +104,7 @@ export class Sealer {
       "X-E2EE-Version": "2",
       "X-Client-Pub-Key": hex(pair.point),
       "X-Model-Pub-Key": key.public_key,
-      "X-E2EE-Nonce": terms.nonce,
+      "X-E2EE-Nonce": nonce,
       "X-E2EE-Timestamp": String(now),
     };
     return { headers, body: encode(sealed), restored: encode(payload), opener: new Opener(terms, pair) };
@@ -190,10 +112,10 @@ export class Sealer {
 
   /**
    * What opens an answer, from the parts of its request; for tests, and for who kept them.
-   * @param {string} path @param {{secret: Uint8Array, nonce: string, timestamp: number, model: string}} parts
+   * @param {string} path @param {Omit<Terms, "endpoint">} terms @param {Pair} pair
    */
-  static async openerOf(path, { secret, nonce, timestamp, model }) {
-    return new Opener({ nonce, timestamp, model, endpoint: ENDPOINTS[path] }, await pairOf(secret));
+  static openerOf(path, terms, pair) {
+    return new Opener({ ...terms, endpoint: ENDPOINTS[path] }, pair);
   }
 }
 
@@ -348,11 +270,12 @@ export class Opener {
   /** @param {Uint8Array} text */
   async #opened(text) {
     const answer = readObject(text);
-    const id = answer.get("id");
+    const [id, model] = ["id", "model"]
+      .map((name) => answer.get(name))
+      .map((one) => (typeof one === "string" ? one : ""));
     this.#error ||= (answer.get("error") ?? null) !== null;
     this.#checkOrder(answer.get("choices"));
-    const head = typeof id === "string" ? id : "";
-    await this.#replace(this.#terms.endpoint.answer, answer, head, []);
+    await this.#replace(this.#terms.endpoint.answer, answer, { id, model }, []);
     return encode(answer);
   }
 
@@ -371,7 +294,7 @@ export class Opener {
 
   /**
    * Open every member that isn't plain or null, in place.
-   * @param {any} shape @param {Members} node @param {string} head @param {Path} path
+   * @param {any} shape @param {Members} node @param {Head} head @param {Path} path
    */
   async #replace(shape, node, head, path) {
     for (const [name, value] of [...node]) {
@@ -383,7 +306,7 @@ export class Opener {
     }
   }
 
-  /** @param {any} rule @param {any} value @param {string} head @param {Path} path @returns {Promise<any>} */
+  /** @param {any} rule @param {any} value @param {Head} head @param {Path} path @returns {Promise<any>} */
   async #replaced(rule, value, head, path) {
     if (rule.each && Array.isArray(value)) {
       const entries = [];
@@ -398,7 +321,7 @@ export class Opener {
     return this.#field(head, path, typeof rule === "string" ? /** @type {Rule} */ (rule) : "rest", value);
   }
 
-  /** @param {Shape} shape @param {number} place @param {any} entry @param {string} head @param {Path} path */
+  /** @param {Shape} shape @param {number} place @param {any} entry @param {Head} head @param {Path} path */
   async #entry(shape, place, entry, head, path) {
     if (entry instanceof Map) {
       await this.#replace(shape, entry, head, [...path, nameOf(entry, place, 0)]);
@@ -408,25 +331,31 @@ export class Opener {
     return opened === DROPPED ? null : opened;
   }
 
-  /** @param {string} head @param {Path} path @param {Rule} rule @param {any} value */
+  /** @param {Head} head @param {Path} path @param {Rule} rule @param {any} value */
   async #field(head, path, rule, value) {
     if (rule === "some text" && value === "") return value;
-    if (rule === "rest" && !looksSealed(value)) return isEmpty(value) ? value : DROPPED;
+    if (rule === "rest" && !this.#looksSealed(value)) return isEmpty(value) ? value : DROPPED;
     if (typeof value !== "string") throw new SealError("Forged", `${path.join(".")} isn't encrypted.`);
     const plaintext = await this.#open(value, head, path);
     return rule === "text" || rule === "some text" ? plaintext : parseExactly(utf8(plaintext));
   }
 
-  /** @param {string} value @param {string} head @param {Path} path */
+  /** @param {string} value @param {Head} head @param {Path} path */
   async #open(value, head, path) {
-    const opened = await openField(this.#pair, value, binding(this.#terms, path, head)).catch(() => {
+    const { suite, binding: bound, model } = this.#terms;
+    const opened = await openField(suite, this.#pair, value, bound.response(model, head, path)).catch(() => {
       throw new SealError("Forged", `${path.join(".")} isn't what the service encrypted for this request.`);
     });
-    const rest = value.slice(2 * POINT_SIZE).toLowerCase(); // a point can be written in two ways
+    const rest = value.slice(2 * suite.size).toLowerCase(); // a point can be written in two ways
     const unique = rest.slice(0, 2 * NONCE_SIZE) + rest.slice(-2 * TAG_SIZE);
     if (this.#seen.has(unique)) throw new SealError("Forged", `${path.join(".")} repeats a field.`);
     this.#seen.add(unique);
     return opened;
+  }
+
+  /** @param {any} value */
+  #looksSealed(value) {
+    return typeof value === "string" && value.length >= shortest(this.#terms.suite) && /^[0-9a-f]*$/.test(value);
   }
 }
 
@@ -437,11 +366,6 @@ export class Opener {
 function nameOf(entry, place, least) {
   const index = entry.get("index");
   return index instanceof Numeral && index.isInteger && index.value >= least ? index.value : place;
-}
-
-/** @param {any} value */
-function looksSealed(value) {
-  return typeof value === "string" && value.length >= SHORTEST && /^[0-9a-f]*$/.test(value);
 }
 
 /** @param {any} value */

@@ -53,7 +53,7 @@
  * @typedef {object} Channel  How the service is talked to, as far as a page can know.
  * @property {string} host
  * @property {string | null} tls_spki_sha256  always null in a page: a browser shows no page the key of its connection
- * @property {string | null} sealed_to  the hex X25519 key that requests are sealed to, null where they are not
+ * @property {string | null} sealed_to  the public key in hex that requests are sealed to, null where they are not
  * @property {boolean} [is_page]  whether it is a page that looked, so that the TLS key is unknown and not missing
  *
  * @typedef {object} Saved  A report as it came, and what went with it.
