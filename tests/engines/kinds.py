@@ -17,8 +17,11 @@ POLITE: Final = ("nice", "-n", "10")
 Table = dict[str, Any]
 NOT_HERE: Final = "not offered here, though the engine has it"
 NO_ROUTE: Final = "not offered by the engine"
-SILENT: Final = "The engine stopped in the middle of its answer."
-NO_LIMIT: Final = "the engine sets no limit to prompts, and is given up when it has said nothing for 60 seconds"
+UNCALLED: Final = {
+    "can't be made to call a function": "`tool_choice` is refused by name",
+    "is missing of start,error": "`tool_choice` is refused by name, which this client shows without words",
+}
+NO_LIMIT: Final = "the engine sets no limit to prompts"
 NOTHING_KEPT: Final = "not offered by the engine: nothing is reused, not even for the same tenant"
 
 
@@ -175,10 +178,7 @@ LLAMA: Final = Kind(
         "`/v1/messages`: whole and streamed, the same text and usage": NOT_HERE,
         "`/v1/messages`: a tool that must be used": NOT_HERE,
     },
-    refusals={
-        "can't be made to call a function": "`tool_choice` is refused by name",
-        "is missing of start,error": "`tool_choice` is refused by name, which this client shows without words",
-    },
+    refusals=UNCALLED,
 )
 
 TRANSFORMERS: Final = Kind(
@@ -214,13 +214,14 @@ TRANSFORMERS: Final = Kind(
         "`/v1/messages`: a tool that must be used": NO_ROUTE,
         "`/v1/embeddings`: numbers and base64, with a model for embeddings": NO_ROUTE,
     },
-    refusals={"can't be made to call a function": "`tool_choice` is refused by name"}
+    refusals=UNCALLED
     | {
         f"Unsupported parameter: '{name}' is not supported": f"`{name}` is refused by name"
         for name in ("stop", "ignore_eos", "response_format", "logprobs", "presence_penalty")
     }
     | {"Invalid 'n': integer above maximum value": "`n` is refused by name"},
-    lacking=dict.fromkeys(("error_context_length", "errors", "context_window_exceeded"), (SILENT, NO_LIMIT)),
+    lacking=dict.fromkeys(("error_context_length", "errors", "context_window_exceeded"), ("Error was ", NO_LIMIT))
+    | {"error_while_streaming": ("text-end,finish", NO_LIMIT)},
     attached=lambda weights: {"upstream_model": weights, "context_length": 8192, "vision": True},
 )
 
