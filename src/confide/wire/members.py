@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from itertools import compress, repeat
 from operator import is_not
 from typing import Annotated, Any, Final, TypeVar
@@ -123,6 +124,12 @@ def refuse_all_but(
 
 
 _NEVER: Final = object()
+
+
+@lru_cache(256)  # engines are few, and each request asks for the same
+def together(ours: frozenset[str], theirs: frozenset[str]) -> frozenset[str]:
+    """What a server honours by itself, and what an engine does."""
+    return ours | theirs
 
 
 def check_provider(provider: Mapping[str, Any] | None) -> None:
