@@ -21,6 +21,8 @@ UNCALLED: Final = {
     "can't be made to call a function": "`tool_choice` is refused by name",
     "is missing of start,error": "`tool_choice` is refused by name, which this client shows without words",
 }
+ANSWERED: Final = ("Error was ", "Request timed out")
+"""What tests of refusals say where an answer came, or would have come later than their client waits."""
 NO_LIMIT: Final = "the engine sets no limit to prompts"
 NOTHING_KEPT: Final = "not offered by the engine: nothing is reused, not even for the same tenant"
 
@@ -61,12 +63,14 @@ class Kind:
     vectors: Callable[[Mapping[str, Any]], Table] | None = None
     cells: Mapping[str, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
-    lacking: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    lacking: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
 
     def why(self, scenario: str, error: str) -> str | None:
         """What the page says of a scenario that failed with this error; None where it should have passed."""
-        sentence, lack = self.lacking.get(scenario, ("", None))
-        return lack if lack and sentence in error else next((v for k, v in self.refusals.items() if k in error), None)
+        sentences, lack = self.lacking.get(scenario, ((), None))
+        if any(one in error for one in sentences):
+            return lack
+        return next((told for sentence, told in self.refusals.items() if sentence in error), None)
 
 
 def toml(table: Table) -> str:
@@ -220,8 +224,8 @@ TRANSFORMERS: Final = Kind(
         for name in ("stop", "ignore_eos", "response_format", "logprobs", "presence_penalty")
     }
     | {"Invalid 'n': integer above maximum value": "`n` is refused by name"},
-    lacking=dict.fromkeys(("error_context_length", "errors", "context_window_exceeded"), ("Error was ", NO_LIMIT))
-    | {"error_while_streaming": ("text-end,finish", NO_LIMIT)},
+    lacking=dict.fromkeys(("error_context_length", "errors", "context_window_exceeded"), (ANSWERED, NO_LIMIT))
+    | {"error_while_streaming": (("text-end,finish",), NO_LIMIT)},
     attached=lambda weights: {"upstream_model": weights, "context_length": 8192, "vision": True},
 )
 
