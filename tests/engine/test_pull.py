@@ -13,10 +13,10 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.hub import COMMIT, Hub, hub_with
 
 from confide.engine import files
 from confide.engine.catalogue import CATALOGUE, DEFAULT, CatalogueModel, Wheel
@@ -333,53 +333,10 @@ def test_the_real_default_model(smollm2: LocalModel, model_cache: Path) -> None:
     assert cached(model_cache)[DEFAULT] == smollm2.path
 
 
-COMMIT = "c" * 40
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The two requests that a model hub must answer for one file."""
-
-    asked: list[str]
-    content = GGUF
-    etag = hashlib.sha256(GGUF).hexdigest()
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def _answer(self, *, with_body: bool) -> None:
-        self.asked.append(f"{self.command} {self.path}")
-        known = self.path in [f"/owner/name/resolve/{rev}/sub/m.gguf" for rev in ("main", "v2", COMMIT)]
-        self.send_response(200 if known else 404)
-        self.send_header("X-Repo-Commit", COMMIT)
-        if not known:
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_header("ETag", f'"{self.etag}"')
-        self.send_header("X-Linked-Etag", f'"{self.etag}"')
-        self.send_header("X-Linked-Size", str(len(self.content)))
-        self.send_header("Content-Length", str(len(self.content)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(self.content)
-
-    def log_message(self, *_: object) -> None: ...
-
-
 @pytest.fixture
 def hub() -> Iterator[tuple[str, type[Hub]]]:
-    handler = type("OneHub", (Hub,), {"asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", handler
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with hub_with("sub/m.gguf", GGUF) as standing:
+        yield standing
 
 
 def confide_pull(source: str, endpoint: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
@@ -402,7 +359,7 @@ def test_a_file_of_a_hub(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
     assert done.returncode == 0, done.stderr
     path, _, checked = done.stdout.strip().partition("  ")
     assert Path(path).read_bytes() == GGUF
-    assert checked == f"(SHA-256 {Hub.etag})"
+    assert checked == f"(SHA-256 {handler.etag})"
     assert "GET /owner/name/resolve/v2/sub/m.gguf" in handler.asked
     assert all(line.endswith("/owner/name/resolve/v2/sub/m.gguf") for line in handler.asked)
     assert cached(tmp_path / "cache") == {f"hf:owner/name@{COMMIT}/sub/m.gguf": Path(path)}
@@ -416,7 +373,7 @@ def test_a_hub_that_lies_about_its_bytes(tmp_path: Path, hub: tuple[str, type[Hu
     handler.content = GGUF[:-1] + b"?"
     done = confide_pull("hf:owner/name/sub/m.gguf", endpoint, tmp_path)
     assert done.returncode == 1
-    assert f"expected SHA-256 {Hub.etag}, got" in done.stderr
+    assert f"expected SHA-256 {handler.etag}, got" in done.stderr
     assert done.stderr.endswith("; delete it and run `confide pull hf:owner/name/sub/m.gguf`\n")
 
 
