@@ -47,6 +47,4 @@ class SealedAlike:
     def sealed(self, data: bytes, pairs: KeyPairs) -> bytes:
         """The events sealed, if they look like the last one; else nothing."""
         texts = self._look.texts(data)
-        if len(texts) == 1:  # as a stream's pieces come while the client keeps up
-            return self._before + pairs.next().digits(texts[0].encode(), self._aad) + self._after
         return b"".join([self._before + pairs.next().digits(text.encode(), self._aad) + self._after for text in texts])
