@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unmeasured import unmeasured
 from tests.verify.making import RESPONSE, made_bundle, made_exchange, made_options, made_policy, made_report
 
 from confide.cli import audit_find, run
@@ -75,6 +76,7 @@ def program(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """The real program in a process group of its own."""
     command = [sys.executable, "-m", "confide", "audit", *map(str, arguments)]
     given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "process_group": 0}
+    given |= {"env": unmeasured()}
     return subprocess.Popen(command, **given | options)
 
 
@@ -363,7 +365,7 @@ def test_where_nobody_watches_a_line_tells_how_far_it_is(capsys: Captured) -> No
 def on_a_terminal(*arguments: object, alone: bool = False) -> tuple[str, str]:
     """What reaches a terminal, as its screen has it in the end, and what stdout says where it is ``alone``."""
     ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "50"}
+    environment = unmeasured() | {"TERM": "xterm", "COLUMNS": "120", "LINES": "50"}
     stdout = subprocess.PIPE if alone else theirs
     running = program(*arguments, stdout=stdout, stderr=theirs, env=environment)
     os.close(theirs)

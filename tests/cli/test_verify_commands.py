@@ -20,6 +20,7 @@ import httpx
 import msgspec
 import pytest
 from tests.client.world import Between, Passing, World, between, free_port, world
+from tests.unmeasured import unmeasured
 from typer.main import get_command
 
 from confide.cli import COMMANDS, app, run
@@ -681,9 +682,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(on_wire: Between, keyed: li
 
     on_wire.relay.tamper = first
     command = [*PROGRAM, "chat", on_wire.url, *keyed]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    ) as talk:
+    pipes: Mapping[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, env=unmeasured(environment()), **pipes) as talk:
         assert talk.stdin is not None
         talk.stdin.write("one\n")
         talk.stdin.flush()
@@ -706,7 +706,7 @@ def proxying(*arguments: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A proxy that runs, and its base URL."""
     command = [*PROGRAM, "proxy", *map(str, arguments), "--port", "0"]
     pipes: Mapping[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment(), **pipes) as process:
+    with subprocess.Popen(command, env=unmeasured(environment()), **pipes) as process:
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
