@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -53,6 +54,25 @@ def test_an_answer_streams_and_ends(visit: Visit) -> None:
     expect(answer).to_have_attribute("aria-busy", "false")
     assert re.search(r"\d+ \+ \d+ tokens · [\d.]+ s", answer.locator(".measure").inner_text())
     assert visit.badge(answer) == "development"
+
+
+LENGTHS = """() => {
+  window.lengths = [];
+  const note = () => window.lengths.push(document.querySelector(".assistant .prose")?.textContent.length ?? 0);
+  const what = { subtree: true, childList: true, characterData: true };
+  new MutationObserver(note).observe(document.querySelector("#log"), what);
+}"""
+
+
+@pytest.mark.parametrize("text", [LONG, "- a line of words\n" * 1000, "```py\n" + "x = compute()\n" * 1000 + "```"])
+def test_a_long_answer_is_drawn_in_pieces_however_fast_it_comes(visit: Visit, text: str) -> None:
+    visit.page.evaluate(LENGTHS)
+    answer = visit.answered(text)
+    lengths: list[int] = visit.page.evaluate("window.lengths")
+    assert max(after - before for before, after in itertools.pairwise(lengths)) <= 2_000
+    shown = answer.locator(".prose").inner_text()
+    words = re.findall(r"\w+", text.replace("```py", ""))
+    assert re.findall(r"\w+", shown.replace("py\n", "", 1)).count(words[0]) == words.count(words[0])
 
 
 def test_the_conversation_is_sent_along(visit: Visit) -> None:

@@ -85,7 +85,7 @@ export class Chat extends EventTarget {
     this.turns.push(turn);
     byId("welcome").hidden = true;
     this.#log.append(turn.element);
-    this.#follower.follow(true);
+    this.#follower.lead();
   }
 
   async #answer() {

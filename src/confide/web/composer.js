@@ -79,9 +79,11 @@ export class Composer {
     if (!this.#chat.running) byId("composer").requestSubmit();
   }
 
+  /** As high as what is in it. An empty field is not measured: that would lay out the whole page. */
   #fit() {
-    this.#prompt.style.height = "auto";
-    this.#prompt.style.height = `${Math.min(this.#prompt.scrollHeight, innerHeight * 0.4)}px`;
+    const { style } = this.#prompt;
+    style.height = "auto";
+    if (this.#prompt.value) style.height = `${Math.min(this.#prompt.scrollHeight, innerHeight * 0.4)}px`;
     this.refresh();
   }
 

@@ -57,15 +57,22 @@ export class Follower {
   #element;
   #last = 0;
   #follows = true;
+  #go = () => this.follow();
 
   constructor(element) {
     this.#element = element;
     element.addEventListener("scroll", () => this.#scrolled(), { passive: true });
   }
 
+  /** Go to the end with the next frame, wherever the reader was. What was just added is laid out then, not before the
+   * click that added it is over. */
+  lead() {
+    this.#follows = true;
+    nextFrame(this.#go);
+  }
+
   /** Go to the end, if that is where the reader was. */
-  follow(always = false) {
-    this.#follows ||= always;
+  follow() {
     if (!this.#follows) return;
     this.#element.scrollTop = this.#element.scrollHeight;
     this.#last = this.#element.scrollTop;

@@ -1,7 +1,7 @@
 // The turns of a conversation as they are seen: what a person said, what the model answered, what a tool gave.
 
 import { copyButton, count, h, icon, iconButton } from "./dom.js";
-import { nextFrame, noFrame } from "./frames.js";
+import { breath, nextFrame, noFrame } from "./frames.js";
 import { indented, isJson, jsonBlock } from "./jsonview.js";
 import { MarkdownView } from "./markdown.js";
 import { ReceiptView } from "./receipt.js";
@@ -13,6 +13,8 @@ const ENDS = {
   function_call: null,
   stop: null,
 };
+
+const AT_ONCE = 2_000; // characters that are drawn in one go, so that a fast stream makes no frame long
 
 /** What a person said. */
 export class UserTurn {
@@ -106,7 +108,7 @@ export class AnswerTurn {
   #shownText = 0;
   #shownThoughts = 0;
   #begun = performance.now();
-  #draw = () => this.draw();
+  #draw = () => this.draw() || this.grown();
   #body = h("div", { className: "prose" });
   #markdown = new MarkdownView(this.#body);
   #raw = null;
@@ -148,18 +150,18 @@ export class AnswerTurn {
     nextFrame(this.#draw);
   }
 
-  /** Draw what is new. */
+  /** Draw what is new, as much as goes at once; whether that was all. */
   draw() {
     const { answer } = this.talk;
     if (this.wait.isConnected && (answer.text || answer.reasoning || answer.calls.length || this.ended))
       this.wait.remove();
-    if (answer.reasoning.length > this.#shownThoughts) this.#think(answer.reasoning);
-    if (answer.text.length > this.#shownText) this.#say(answer.text);
-    for (const [at, call] of answer.calls.entries()) if (call) this.#call(at, call);
+    const all = this.#think(answer.reasoning) && this.#say(answer.text) && this.#call(answer.calls);
     this.acts.drawn();
+    return all;
   }
 
   #think(text) {
+    if (text.length === this.#shownThoughts) return true;
     if (!this.#thoughts) {
       this.#thoughts = document.createTextNode("");
       const fold = h(
@@ -170,13 +172,16 @@ export class AnswerTurn {
       );
       this.#body.before(fold);
     }
-    this.#thoughts.appendData(text.slice(this.#shownThoughts));
-    this.#shownThoughts = text.length;
+    const more = next(text, this.#shownThoughts);
+    this.#thoughts.appendData(more);
+    this.#shownThoughts += more.length;
+    return this.#shownThoughts === text.length;
   }
 
   #say(text) {
-    const more = text.slice(this.#shownText);
-    this.#shownText = text.length;
+    if (text.length === this.#shownText) return true;
+    const more = next(text, this.#shownText);
+    this.#shownText += more.length;
     if (this.json) {
       this.#raw ??= this.#body.appendChild(h("pre", { className: "json" }, document.createTextNode(""))).firstChild;
       this.#raw.appendData(more);
@@ -184,13 +189,19 @@ export class AnswerTurn {
       this.#markdown.push(more);
       this.#markdown.draw();
     }
+    return this.#shownText === text.length;
   }
 
-  #call(at, call) {
-    const card = (this.#cards[at] ??= this.#newCard(call));
-    if (card.shown === call.arguments.length) return;
-    card.text.appendData(call.arguments.slice(card.shown));
-    card.shown = call.arguments.length;
+  #call(calls) {
+    for (const [at, call] of calls.entries()) {
+      if (!call) continue;
+      const card = (this.#cards[at] ??= this.#newCard(call));
+      const more = next(call.arguments, card.shown);
+      if (more) card.text.appendData(more);
+      card.shown += more.length;
+      if (card.shown < call.arguments.length) return false;
+    }
+    return true;
   }
 
   #newCard({ name }) {
@@ -212,7 +223,9 @@ export class AnswerTurn {
   async end() {
     noFrame(this.#draw);
     this.ended = true;
-    this.draw();
+    do await breath();
+    while (!this.draw());
+    await breath();
     if (this.json) this.#showJson();
     else this.#markdown.end();
     for (const [at, call] of this.talk.answer.calls.entries()) if (call) this.#endCall(this.#cards[at], call);
@@ -300,6 +313,11 @@ export class AnswerTurn {
     const { text, calls } = this.talk.answer;
     return text || calls.length ? [this.talk.answer.message()] : [];
   }
+}
+
+/** What is to be drawn next of a text that was drawn up to a place. */
+function next(text, shown) {
+  return text.slice(shown, shown + AT_ONCE);
 }
 
 /** What went wrong, in the server's own words. */
