@@ -61,11 +61,10 @@ export class ProofPanel {
     this.#chip.dataset.state = state;
     this.#chip.querySelector(".word").textContent = word;
     this.#chip.setAttribute("aria-expanded", String(this.isOpen));
-    if (state === "busy" && this.#root.childElementCount) {
-      this.#root.setAttribute("aria-busy", "true");
-      return;
-    }
-    this.#root.setAttribute("aria-busy", String(state === "busy"));
+    const busy = state === "busy";
+    this.#root.setAttribute("aria-busy", String(busy));
+    this.#root.classList.toggle("busy", busy); // a style that asks for [aria-busy] would restyle whole answers at their end
+    if (busy && this.#root.childElementCount) return;
     this.#redrawn(() =>
       this.#root.replaceChildren(
         this.#head(),
