@@ -43,6 +43,7 @@ def test_the_file_beside_us_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_variables_are_read_as_text() -> None:
     environ = {
         "CONFIDE_AUTH": "false",
+        "CONFIDE_API_KEYS": f"a=sha256:{'0' * 64}, b=sha256:{'1' * 64}:e2ee",
         "CONFIDE_CORS_ORIGINS": "https://a.example, http://localhost:3000",
         "CONFIDE_KEEP_ALIVE": "2.5",
         "CONFIDE_DATA_DIR": "~/somewhere",
@@ -51,6 +52,7 @@ def test_variables_are_read_as_text() -> None:
     }
     settings = load({}, environ=environ)
     assert settings.auth is False
+    assert settings.api_keys == (f"a=sha256:{'0' * 64}", f"b=sha256:{'1' * 64}:e2ee")
     assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
     assert settings.keep_alive == 2.5
     assert settings.data_dir == Path.home() / "somewhere"
@@ -209,6 +211,12 @@ def test_what_does_not_go_together(tmp_path: Path, text: str, line: int, message
         ("workers = 65", 1, "workers: expected an integer from 1 to 64, got 65"),
         ("keep_alive = nan", 1, "keep_alive: expected seconds"),
         ("queue_timeout = inf", 1, "queue_timeout: expected seconds"),
+        ("api_keys = ['sk-confide-x']", 1, 'api_keys: expected a list of "NAME=sha256:DIGEST"'),
+        (f"api_keys = ['key_1=sha256:{'0' * 64}']", 1, "api_keys: expected a list"),
+        (f"api_keys = ['a=sha256:{'0' * 63}']", 1, "api_keys: expected a list"),
+        (f"api_keys = ['a=sha256:{'0' * 64}:open']", 1, "api_keys: expected a list"),
+        (f"api_keys = ['a=sha256:{'0' * 64}', 'a=sha256:{'1' * 64}']", 1, "api_keys: the name a is there twice"),
+        (f"api_keys = ['a=sha256:{'0' * 64}', 'b=sha256:{'0' * 64}:e2ee']", 1, "api_keys: the digest sha256:0"),
         ("cors_origins = ['example.com']", 1, "cors_origins: expected a list of origins"),
         ("data_dir = 3", 1, "data_dir: expected the path of a folder, got 3"),
         ("prt = 1", 1, "prt: no such setting; did you mean port?"),

@@ -34,6 +34,8 @@ MIB = 1024 * 1024
 _HEADER = re.compile(r"\s*(?P<open>\[\[?)\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _TOML_POSITION = re.compile(r"\s*\(at (line (?P<line>\d+), column \d+|end of document)\)$")
 _SHOWN = 80
+_LISTS = ("api_keys", "cors_origins", "tls_domains")
+"""What a variable holds with commas between."""
 
 _Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 _Https = Annotated[str, Meta(pattern=r"^https://[^/\s]+(/\S*)?\Z")]
@@ -42,6 +44,7 @@ _Bytes = Annotated[int, Meta(ge=1024, le=2**40, description="a number of bytes f
 _Domain = Annotated[
     str, Meta(pattern=r"^(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
 ]
+_ApiKey = Annotated[str, Meta(pattern=r"^(?!key_)[A-Za-z0-9._-]{1,64}=sha256:[0-9a-f]{64}(:e2ee)?\Z")]
 _Folder = Annotated[Path, Meta(description="the path of a folder")]
 _Switch = Annotated[bool, Meta(description="true or false")]
 
@@ -55,6 +58,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data_dir: _Folder = msgspec.field(default_factory=lambda: platformdirs.user_data_path("confide"))
     cache_dir: _Folder = msgspec.field(default_factory=lambda: platformdirs.user_cache_path("confide"))
     auth: _Switch = True
+    api_keys: Annotated[
+        tuple[_ApiKey, ...],
+        Meta(
+            description='a list of "NAME=sha256:DIGEST", which `confide keys create NAME --print-setting` prints: keys '
+            "beside those of the store"
+        ),
+    ] = ()
     page: Annotated[bool, Meta(description="true or false: a page at / that chats and checks, for browsers")] = True
     cors_origins: Annotated[
         tuple[_Origin, ...], Meta(description='a list of origins such as "https://app.example", or "*"')
@@ -198,6 +208,7 @@ def load(
     settings = msgspec.structs.replace(settings, models=_models(flags, environ, file))
     if not settings.auth and not is_loopback(settings.host):
         raise ConfigError(f"{given['auth'].where}: keys can be off only on a loopback address, not on {settings.host}")
+    _check_keys(settings, given)
     _check_tls(settings, given)
     _check_metrics(settings, given)
     if settings.database and settings.database_file:
@@ -205,6 +216,14 @@ def load(
     if settings.workers > 1 and any(model.engine for model in settings.models):
         raise ConfigError(f"{given['workers'].where}: an engine that confide starts needs workers = 1")
     return settings
+
+
+def _check_keys(settings: Settings, given: Mapping[str, _Given]) -> None:
+    """Whoever is named twice, or has a key of somebody else, can't be told from another."""
+    for at, what in ((0, "name"), (1, "digest")):
+        found = [entry.removesuffix(":e2ee").split("=")[at] for entry in settings.api_keys]
+        if twice := [one for one in found if found.count(one) > 1]:
+            raise ConfigError(f"{given['api_keys'].where}: the {what} {twice[0]} is there twice")
 
 
 def _check_tls(settings: Settings, given: Mapping[str, _Given]) -> None:
@@ -309,7 +328,7 @@ def _from_environ(environ: Mapping[str, str], hints: Mapping[str, object]) -> di
     for name in hints:
         variable = PREFIX + name.upper()
         if written := environ.get(variable):
-            value = _listed(written) if name in ("cors_origins", "tls_domains") else written
+            value = _listed(written) if name in _LISTS else written
             given[name] = _Given(value, variable, text=True)
     return given
 

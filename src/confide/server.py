@@ -122,7 +122,7 @@ async def _serve(
         with ending_on_signals():
             opened = await serving_models.opened(models, secrets, closing)
         manifest = serving_models.manifest_of(settings, opened)
-        store = closing.enter_context(stores.opened(database))
+        store = closing.enter_context(stores.opened(database, settings.api_keys))
         terms = Terms(manifest_subject(manifest.digest()), settings.tls_domains, settings.tls)
         context = _tls_context() if settings.tls else None
         custodian = Custodian(

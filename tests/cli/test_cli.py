@@ -23,6 +23,7 @@ from confide.config import ModelSettings, load
 from confide.engine.catalogue import CATALOGUE
 from confide.errors import OperatorError
 from confide.store.keys import KeyRing, KeyStore
+from confide.store.open import opened
 from confide.store.sqlite import SqliteFile
 
 Captured = pytest.CaptureFixture[str]
@@ -121,6 +122,27 @@ def test_keys_live_from_create_to_revoke(tmp_path: Path, capsys: Captured) -> No
     assert capsys.readouterr().out == f"Revoked app ({record['id']}).\n"
     assert run(["keys", "list"]) == 0
     assert re.search(rf"app +{record['id']} +20\d\d-.* UTC +20\d\d-.* UTC", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("options", [[], ["--require-e2ee"]])
+def test_a_key_for_the_settings_is_stored_nowhere(tmp_path: Path, capsys: Captured, options: list[str]) -> None:
+    assert run(["keys", "create", "app", "--print-setting", *options]) == 0
+    key, setting = capsys.readouterr().out.splitlines()
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "confide.toml").write_text(f'api_keys = ["{setting}"]')
+    settings = load({}, environ={}, config_file=tmp_path / "confide.toml")
+    with opened(SqliteFile(tmp_path / "other.db"), settings.api_keys) as stores:
+        found = stores.keys.find(key)
+    assert found is not None
+    assert (found.name, found.require_e2ee) == ("app", bool(options))
+    assert run(["keys", "create", "other"]) == 0
+    assert run(["keys", "list"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"app +{found.id} +in the settings", out)
+    assert "other" in out
+    for name in ("app", found.id):
+        assert run(["keys", "revoke", name]) == 1
+        assert "take it out of api_keys there" in capsys.readouterr().err
 
 
 def test_the_data_folder_is_a_flag_too(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.store.plans import plans
 
 from confide.errors import OperatorError, StoreError
 from confide.store.base import Database
-from confide.store.keys import KeyRecord, KeyRing, KeyStore
+from confide.store.keys import KeyRecord, KeyRing, KeyStore, digest_of, new_key, of_settings, setting_of
 from confide.store.schema import SCHEMA_VERSION
 from confide.store.sqlite import SqliteFile
 
@@ -258,3 +258,41 @@ def test_any_text_can_be_presented(database: Database, presented: str) -> None:
     with KeyStore(database) as store:
         store.create("app")
         assert KeyRing(store).find(presented) is None
+
+
+# Keys of the settings -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("require_e2ee", [False, True])
+def test_a_setting_names_a_key_by_its_digest(require_e2ee: bool) -> None:
+    key = new_key("alice")
+    setting = setting_of("alice", key, require_e2ee=require_e2ee)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    assert setting == f"alice=sha256:{digest}" + ":e2ee" * require_e2ee
+    record = KeyRecord(f"key_{digest[:12]}", "alice", 0, None, require_e2ee)
+    assert of_settings([setting]) == {bytes.fromhex(digest): record}
+
+
+def test_keys_of_the_settings_stand_beside_those_of_the_store(database: Database) -> None:
+    fixed, stranger = new_key("fixed"), new_key("stranger")
+    with KeyStore(database) as store:
+        stored = store.create("stored")
+        clock = Clock()
+        ring = KeyRing(store, of_settings([setting_of("fixed", fixed, require_e2ee=True)]), clock=clock)
+        assert [ring.find(key) and ring.find(key).name for key in (fixed, stored, stranger)] == [  # type: ignore[union-attr]
+            "fixed",
+            "stored",
+            None,
+        ]
+        store.revoke("stored")
+        later = store.create("later")
+        clock.now += 2
+        assert ring.find(stored) is None
+        assert ring.find(later) == store.list()[-1]
+        assert ring.find(fixed) == KeyRecord(f"key_{digest_of(fixed).hex()[:12]}", "fixed", 0, None, True)
+
+
+@pytest.mark.parametrize("name", ["", "two words", "key_1"])
+def test_a_key_of_the_settings_has_a_name_as_others(name: str) -> None:
+    with pytest.raises(OperatorError, match="can't name a key"):
+        new_key(name)

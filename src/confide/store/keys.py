@@ -6,7 +6,8 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ from confide.errors import OperatorError
 from confide.store.base import Closing, Database, storable, writing
 
 PREFIX = "sk-confide-"
+_SHA256 = "sha256:"
+_SEALED_ONLY = ":e2ee"
 _NAME = re.compile(r"(?!key_)[A-Za-z0-9._-]{1,64}")
 _ACTIVE = (
     "SELECT id, name, created FROM api_key WHERE id = ? AND revoked IS NULL "
@@ -24,7 +27,10 @@ _ACTIVE = (
 
 
 class KeyRecord(Struct, frozen=True):
-    """What is known about a key; times are unix seconds. ``require_e2ee``: it takes sealed requests only."""
+    """What is known about a key; times are unix seconds. ``require_e2ee``: it takes sealed requests only.
+
+    ``created`` is 0 for a key of the settings, which don't say it.
+    """
 
     id: str
     name: str
@@ -36,6 +42,34 @@ class KeyRecord(Struct, frozen=True):
 def digest_of(key: str) -> bytes:
     """What is stored instead of the key, which is random enough to need no salt."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def new_key(name: str) -> str:
+    """A key for somebody of that name, which is kept nowhere.
+
+    Raises:
+        OperatorError: it can't be a name.
+    """
+    if not _NAME.fullmatch(name):
+        raise OperatorError(f"{name!r} can't name a key: use 1 to 64 of A-Z a-z 0-9 . _ - (and no leading key_)")
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def setting_of(name: str, key: str, *, require_e2ee: bool) -> str:
+    """How settings name a key (``api_keys``): ``NAME=sha256:DIGEST``; ``:e2ee`` means sealed requests only."""
+    return f"{name}={_SHA256}{digest_of(key).hex()}{_SEALED_ONLY * require_e2ee}"
+
+
+def of_settings(entries: Iterable[str]) -> dict[bytes, KeyRecord]:
+    """The keys that settings name, by digest. Their ids come from the digests, so that they last as those of a store
+    do: receipts are bound to them."""
+    found = {}
+    for entry in entries:
+        name, _, rest = entry.partition("=")
+        digest = bytes.fromhex(rest.removesuffix(_SEALED_ONLY).removeprefix(_SHA256))
+        require_e2ee = rest.endswith(_SEALED_ONLY)
+        found[digest] = KeyRecord(f"key_{digest.hex()[:12]}", name, 0, require_e2ee=require_e2ee)
+    return found
 
 
 class KeyStore(Closing):
@@ -53,9 +87,7 @@ class KeyStore(Closing):
 
     def create(self, name: str, *, require_e2ee: bool = False) -> str:
         """Make a key and return it, for the only time."""
-        if not _NAME.fullmatch(name):
-            raise OperatorError(f"{name!r} can't name a key: use 1 to 64 of A-Z a-z 0-9 . _ - (and no leading key_)")
-        key = PREFIX + secrets.token_urlsafe(32)
+        key = new_key(name)
         row = (f"key_{secrets.token_hex(6)}", name, digest_of(key), int(self._now()), int(require_e2ee))
         with self._database.mapped():
             try:
@@ -119,10 +151,24 @@ class KeyRing:
     """The active keys in memory, at most ``max_age`` seconds behind the store; read again only when a key changed.
 
     A store that can't be asked when it is time to ask raises StoreError: nobody gets in on old knowledge.
+
+    Args:
+        store: where keys are made and revoked.
+        fixed: more keys, by digest, which only new settings change.
+        max_age: in seconds.
+        clock: in seconds.
     """
 
-    def __init__(self, store: Keys, max_age: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Keys,
+        fixed: Mapping[bytes, KeyRecord] = MappingProxyType({}),
+        *,
+        max_age: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
+        self._fixed = fixed
         self._max_age = max_age
         self._clock = clock
         self._keys: dict[bytes, KeyRecord] = {}
@@ -144,6 +190,6 @@ class KeyRing:
             return
         version = self._store.data_version()
         if version != self._version:
-            self._keys = self._store.digests()
+            self._keys = {**self._store.digests(), **self._fixed}
             self._version = version
         self._checked = now

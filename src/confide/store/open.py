@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from confide.errors import ConfigError
 from confide.store.base import Database
-from confide.store.keys import KeyRing, KeyStore
+from confide.store.keys import KeyRing, KeyStore, of_settings
 from confide.store.receipts import ReceiptStore, ReceiptWriter
 from confide.store.sqlite import SqliteFile
 from confide.store.watch import WatchedKeys
@@ -40,8 +40,8 @@ def database(url: str | None, file: Path) -> Database:
 
 
 @contextmanager
-def opened(database: Database) -> Iterator[Stores]:
-    """The stores, until the end of the block.
+def opened(database: Database, api_keys: Iterable[str] = ()) -> Iterator[Stores]:
+    """The stores, until the end of the block; with the API keys that settings name beside those of the database.
 
     Raises:
         StoreError: the database can't be used.
@@ -51,5 +51,9 @@ def opened(database: Database) -> Iterator[Stores]:
         receipts = closing.enter_context(ReceiptStore(database))
         writer = ReceiptWriter(database)
         closing.callback(writer.close)
-        ring = KeyRing(closing.enter_context(WatchedKeys(keys)), max_age=0) if database.remote else KeyRing(keys)
+        fixed = of_settings(api_keys)
+        if database.remote:
+            ring = KeyRing(closing.enter_context(WatchedKeys(keys)), fixed, max_age=0)
+        else:
+            ring = KeyRing(keys, fixed)
         yield Stores(ring, receipts, writer)
