@@ -5,16 +5,25 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: run test test-engines offline lint type docs bench bench-engine bench-verify bench-growth bench-page soak fuzz lock clean
+.PHONY: run test test-engines offline lint type docs bench bench-engine bench-verify bench-growth bench-page bench-peers soak fuzz lock clean
 
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
 	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
 
-test: $(VENV)/.dev  ## All tests, with coverage. Needs Node 20 or later for the TypeScript clients.
+# The halves of the tests, which run at once: most of them wait for one core. What is in neither folder list is in the second.
+FIRST := $(addprefix tests/,api attest cli client clients engine engines identity load model) $(wildcard tests/test_*.py)
+
+test: $(VENV)/.dev  ## All tests, with coverage. Needs Node 20 or later for the TypeScript clients. ARGS="-k name" runs some.
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(if $(ARGS),$(BIN)/coverage run -m pytest $(ARGS),$(MAKE) --no-print-directory -k -j2 .first .second)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+.PHONY: .first .second
+.first:
+	$(BIN)/coverage run -m pytest -p no:cacheprovider $(FIRST)
+.second:
+	$(BIN)/coverage run -m pytest -p no:cacheprovider tests $(addprefix --ignore=,$(FIRST))
 
 test-engines: $(VENV)/.dev .venvs/engines/.made  ## Real vLLM, llama-server and transformers behind the server: 4 GB, and the better part of an hour.
 	$(BIN)/python -m pytest -m engines tests/engines $(ARGS)
@@ -57,6 +66,9 @@ bench-growth: $(VENV)/.dev  ## Whether cost grows with what is stored; writes do
 bench-page: $(VENV)/.dev  ## How fast the page paints and streams; needs Chromium; writes docs/benchmarks-page.md.
 	$(BIN)/python benchmarks/page.py --write docs/benchmarks-page.md
 
+bench-peers: $(VENV)/.dev .venvs/peers/.made  ## LiteLLM's proxy beside ours; writes docs/benchmarks-peers.md. Installs 700 MB.
+	$(BIN)/python -m benchmarks.peers .venvs/peers/bin/litellm --write docs/benchmarks-peers.md $(ARGS)
+
 soak: $(VENV)/.dev  ## The load tests at full length.
 	CONFIDE_SOAK=1000 $(BIN)/python -m pytest tests/load $(ARGS)
 
@@ -74,6 +86,11 @@ fuzz: .venvs/fuzz/.made  ## Every parser and verifier, with coverage feedback; A
 	$(PYTHON) -m venv .venvs/engines
 	.venvs/engines/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r $<
 	.venvs/engines/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --target .venvs/engines/beside torchvision==0.28.0
+	@touch $@
+
+.venvs/peers/.made: requirements/peers.txt
+	$(PYTHON) -m venv .venvs/peers
+	.venvs/peers/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r $<
 	@touch $@
 
 lock:  ## Pin dependencies anew (needs uv).

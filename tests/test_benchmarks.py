@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import peers
 from benchmarks.report import ROWS, SEALED
+from benchmarks.targets import Gateway
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,3 +29,18 @@ def test_the_benchmark_checks_every_answer(tmp_path: Path) -> None:
     for row in (*ROWS, *SEALED):
         assert (row.text in text) == (row.name != "many"), row.name
     assert not re.search(r"\{[A-Z]+\}", text)
+
+
+def test_peers_are_told_beside_ours_with_what_they_answered() -> None:
+    ours, theirs = (peers.Account(Gateway(name, 0), answers=10) for name in ("confide", "LiteLLM"))
+    for name in peers.FIGURES:
+        ours.figures[name], theirs.figures[name] = [2.0, 1.0, 4.0], [4.0, 5.0, 6.0]
+    theirs.other, theirs.errors = 7, 1
+    lines = peers.table([ours, theirs], {"LiteLLM": "1.2"}).splitlines()
+    assert lines[0] == "| | confide | LiteLLM 1.2 | theirs : ours |"
+    assert lines[2] == f"| {peers.FIGURES['small']} | 2.00 | 5.00 | 2.0 (1.5–5.0) |"
+    assert len(lines) == 2 + len(peers.FIGURES) + 2
+    assert lines[-2:] == [
+        "| answers that are the engine's, byte for byte | 10 of 10 | 2 of 10 | |",
+        "| errors | 0 | 1 | |",
+    ]
