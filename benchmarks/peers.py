@@ -161,8 +161,8 @@ process on one core, and take turns.
 Medians of {rounds} rounds; a ratio is taken in each round, and stands with its lowest and highest.
 Measured {datetime.datetime.now(datetime.UTC).date()}, {report.machine()}.
 
-Portkey's gateway (1.15.2, from the npm registry) was tried and is not here: behind Node 20 it answered every request
-with 500, "immutable", thrown while it copied headers.
+Portkey's gateway (1.15.2, from the npm registry, its install script not run) was tried and is not here: in Node 20 it
+answered every request with 500, "immutable", thrown while it copied headers.
 
 Source: `benchmarks/peers.py`.
 """
