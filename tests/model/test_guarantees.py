@@ -44,7 +44,7 @@ def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-@pytest.mark.timeout(2400)  # on a machine whose neighbours compute it took eleven minutes
+@pytest.mark.timeout(2400)  # on a slow machine it was not done after nine minutes
 def test_every_complete_answer_validates(server: RunningServer) -> None:
     """Generated schemas; a cut answer says so with ``length``, and nothing else is allowed to fall short."""
 
