@@ -10,7 +10,7 @@ ARGS ?=
 run: $(VENV)/.run  ## Serve the default model on this machine; prints a curl line that talks to it.
 	@exec $(BIN)/confide serve --tee dev --print-curl $(ARGS)
 
-# The halves of the tests, which run at once: most of them wait for one core. What is in neither folder list is in the second.
+# The halves of the tests, which run at once: most of them wait for one core. What isn't named here is in the second.
 FIRST := $(addprefix tests/,api attest cli client clients engine engines identity load model) $(wildcard tests/test_*.py)
 
 test: $(VENV)/.dev  ## All tests, with coverage. Needs Node 20 or later for the TypeScript clients. ARGS="-k name" runs some.

@@ -89,6 +89,15 @@ def test_models_of_flags_and_variable_replace_the_tables(tmp_path: Path) -> None
     assert [(model.id, model.source) for model in found] == [("q", "hf:o/n@main/d/q.gguf"), ("two", "./b")]
 
 
+@pytest.mark.parametrize("written", ["sk-confide-secret", "app=sk-confide-secret"])
+def test_a_key_in_place_of_its_digest_is_not_repeated(tmp_path: Path, written: str) -> None:
+    (tmp_path / "confide.toml").write_text(f"api_keys = ['{written}']")
+    for environ in ({"CONFIDE_CONFIG": str(tmp_path / "confide.toml")}, {"CONFIDE_API_KEYS": written}):
+        with pytest.raises(ConfigError, match="expected a list of") as refused:
+            load({}, environ=environ)
+        assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Final, Literal, NamedTuple, get_type_hints
 
 import msgspec
 import platformdirs
@@ -34,6 +34,8 @@ MIB = 1024 * 1024
 _HEADER = re.compile(r"\s*(?P<open>\[\[?)\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _TOML_POSITION = re.compile(r"\s*\(at (line (?P<line>\d+), column \d+|end of document)\)$")
 _SHOWN = 80
+_HIDDEN: Final = {"hidden": True}
+"""Of a setting that is a secret, or where somebody may have written one by mistake: errors don't repeat it."""
 _LISTS = ("api_keys", "cors_origins", "tls_domains")
 """What a variable holds with commas between."""
 
@@ -62,7 +64,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         tuple[_ApiKey, ...],
         Meta(
             description='a list of "NAME=sha256:DIGEST", which `confide keys create NAME --print-setting` prints: keys '
-            "beside those of the store"
+            "beside those of the store",
+            extra=_HIDDEN,
         ),
     ] = ()
     page: Annotated[bool, Meta(description="true or false: a page at / that chats and checks, for browsers")] = True
@@ -93,7 +96,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         int, Meta(ge=60, le=90 * 86400, description="seconds after which keys change, from 60 to 7776000")
     ] = 7 * 86400
     database: Annotated[
-        Secret | None, Meta(description='the URL of a PostgreSQL database, "postgresql://…", in place of a file')
+        Secret | None,
+        Meta(description='the URL of a PostgreSQL database, "postgresql://…", in place of a file', extra=_HIDDEN),
     ] = None
     database_file: Annotated[Path | None, Meta(description="the path of a file that holds that URL")] = None
     metrics: Annotated[
@@ -282,8 +286,9 @@ def _convert(hint: object, given: _Given) -> object:
 
 
 def _unexpected(hint: object, given: _Given) -> ConfigError:
-    words = hint.__metadata__[-1].description  # type: ignore[attr-defined]
-    if "Secret" in str(hint):
+    meta = hint.__metadata__[-1]  # type: ignore[attr-defined]
+    words = meta.description
+    if meta.extra == _HIDDEN:
         return ConfigError(f"{given.where}: expected {words}")
     shown = str(given.value) if given.text else repr(given.value)
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"

@@ -69,6 +69,7 @@ def test_a_long_answer_is_drawn_in_pieces_however_fast_it_comes(visit: Visit, te
     visit.page.evaluate(LENGTHS)
     answer = visit.answered(text)
     lengths: list[int] = visit.page.evaluate("window.lengths")
+    assert max(lengths) > 10_000
     assert max(after - before for before, after in itertools.pairwise(lengths)) <= 2_000
     shown = answer.locator(".prose").inner_text()
     words = re.findall(r"\w+", text.replace("```py", ""))

@@ -269,7 +269,7 @@ def test_a_setting_names_a_key_by_its_digest(require_e2ee: bool) -> None:
     setting = setting_of("alice", key, require_e2ee=require_e2ee)
     digest = hashlib.sha256(key.encode()).hexdigest()
     assert setting == f"alice=sha256:{digest}" + ":e2ee" * require_e2ee
-    record = KeyRecord(f"key_{digest[:12]}", "alice", 0, None, require_e2ee)
+    record = KeyRecord(f"key_{digest[:32]}", "alice", 0, None, require_e2ee)
     assert of_settings([setting]) == {bytes.fromhex(digest): record}
 
 
@@ -289,7 +289,7 @@ def test_keys_of_the_settings_stand_beside_those_of_the_store(database: Database
         clock.now += 2
         assert ring.find(stored) is None
         assert ring.find(later) == store.list()[-1]
-        assert ring.find(fixed) == KeyRecord(f"key_{digest_of(fixed).hex()[:12]}", "fixed", 0, None, True)
+        assert ring.find(fixed) == KeyRecord(f"key_{digest_of(fixed).hex()[:32]}", "fixed", 0, None, True)
 
 
 @pytest.mark.parametrize("name", ["", "two words", "key_1"])

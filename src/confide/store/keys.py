@@ -61,14 +61,14 @@ def setting_of(name: str, key: str, *, require_e2ee: bool) -> str:
 
 
 def of_settings(entries: Iterable[str]) -> dict[bytes, KeyRecord]:
-    """The keys that settings name, by digest. Their ids come from the digests, so that they last as those of a store
-    do: receipts are bound to them."""
+    """The keys that settings name, by digest. Receipts and caches are bound to their ids, which come from the digests:
+    so they last, and are long enough that nobody finds a key with the id of another's."""
     found = {}
     for entry in entries:
         name, _, rest = entry.partition("=")
         digest = bytes.fromhex(rest.removesuffix(_SEALED_ONLY).removeprefix(_SHA256))
         require_e2ee = rest.endswith(_SEALED_ONLY)
-        found[digest] = KeyRecord(f"key_{digest.hex()[:12]}", name, 0, require_e2ee=require_e2ee)
+        found[digest] = KeyRecord(f"key_{digest.hex()[:32]}", name, 0, require_e2ee=require_e2ee)
     return found
 
 
