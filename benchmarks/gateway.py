@@ -78,7 +78,7 @@ class Results:
 # Figures -------------------------------------------------------------------------------------------------------------
 
 
-async def _requests(results: Results, name: str, gateway: Gateway, case: Case, total: int, parallel: int) -> None:
+async def requests(results: Results, name: str, gateway: Gateway, case: Case, total: int, parallel: int) -> None:
     """CPU per request, in microseconds."""
     asking = Asking(gateway, case)
     await in_turns(asking, total=parallel, parallel=parallel)  # connections and caches
@@ -88,7 +88,7 @@ async def _requests(results: Results, name: str, gateway: Gateway, case: Case, t
     results.count(gateway, asking.tally)
 
 
-async def _paced(results: Results, name: str, gateway: Gateway, case: Case, streams: int) -> None:
+async def paced(results: Results, name: str, gateway: Gateway, case: Case, streams: int) -> None:
     """CPU per chunk of streams with 100 chunks a second each, their requests included; waits for the commit."""
     asking = Asking(gateway, case)
     crowd, before = Crowd(asking, streams), gateway.cpu()
@@ -120,7 +120,7 @@ async def _crowd(results: Results, gateway: Gateway, streams: int, *, memory: bo
     results.count(gateway, await crowd.end(60))
 
 
-async def _alone(results: Results, gateway: Gateway, direct: Gateway, count: int) -> None:
+async def alone(results: Results, gateway: Gateway, direct: Gateway, count: int) -> None:
     """What is added to one request at a time, in milliseconds: to all of an answer, and to a stream's first byte."""
     for name, case in (("latency", Case(300)), ("first", Case(300, chunks=2, every=1))):
         both = []
@@ -132,15 +132,15 @@ async def _alone(results: Results, gateway: Gateway, direct: Gateway, count: int
 
 
 async def _round(results: Results, gateway: Gateway, direct: Gateway, size: Size) -> None:
-    await _requests(results, "small", gateway, Case(300), size.small, 32)
-    await _requests(results, "medium", gateway, Case(32 * _KB), size.medium, 32)
-    await _requests(results, "large", gateway, Case(_KB * _KB), size.large, 4)
-    await _paced(results, "chunk", gateway, Case(300, chunks=128, every=10), size.streams)
+    await requests(results, "small", gateway, Case(300), size.small, 32)
+    await requests(results, "medium", gateway, Case(32 * _KB), size.medium, 32)
+    await requests(results, "large", gateway, Case(_KB * _KB), size.large, 4)
+    await paced(results, "chunk", gateway, Case(300, chunks=128, every=10), size.streams)
     await _crowd(results, gateway, size.crowd, memory=False)
-    await _alone(results, gateway, direct, size.single)
+    await alone(results, gateway, direct, size.single)
     for name, algorithm in SEALED.items() if gateway.keys else ():
         sealed = Case(300, chunks=128, every=10, seal=algorithm)
-        await _paced(results, f"sealed_{name}", gateway, sealed, size.streams)
+        await paced(results, f"sealed_{name}", gateway, sealed, size.streams)
 
 
 async def _many(results: Results, gateway: Gateway, streams: int) -> None:
@@ -196,7 +196,7 @@ def measure(size: Size, folder: Path, say: Callable[[str], None]) -> Results:
             for gateway in turns:
                 say(f"round {number + 1} of {size.rounds}: {gateway.name}")
                 uvloop.run(_round(results, gateway, direct, size))
-            uvloop.run(_requests(results, "small", stored, Case(300), size.small, 32))
+            uvloop.run(requests(results, "small", stored, Case(300), size.small, 32))
             _disk(results, folder)
     many = min(size.many, (files - 400) // 2)
     if many > 0:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -23,41 +23,37 @@ from typing import Final
 import uvloop
 
 from benchmarks import report, targets, upstream
-from benchmarks.load import Asking, Case, Crowd, in_turns, percentile
+from benchmarks.gateway import Results, alone, paced, requests
+from benchmarks.load import Case, Tally
 from benchmarks.targets import Gateway
 
 ROUNDS: Final = 5
 KEY: Final = "sk-bench-0123456789abcdef"
 FIGURES: Final = {
-    "small": "CPU per small request (300 B), ms",
-    "large": "CPU per 1 MB request, ms",
-    "chunk": "CPU per chunk, 8 streams at 100/s, µs",
-    "latency": "added latency p50, one at a time, ms",
-    "first": "added time to first byte p50, ms",
-    "memory": "memory in the end, MB",
+    "small": ("CPU per small request (300 B), ms", 1e3, 2),
+    "large": ("CPU per 1 MB request, ms", 1e3, 1),
+    "chunk": ("CPU per chunk, 8 streams at 100/s, µs", 1, 0),
+    "latency": ("added latency p50, one at a time, ms", 1, 2),
+    "first": ("added time to first byte p50, ms", 1, 2),
+    "memory": ("memory in the end, MB", 1, 0),
 }
-DIGITS: Final = {"small": 2, "large": 1, "chunk": 0, "latency": 2, "first": 2, "memory": 0}
+"""What each is called, what it is divided by, and its digits."""
 
 
 @dataclass
-class Account:
-    """Figures of one gateway, one for each round, and what it answered."""
+class Account(Results):
+    """Figures of one gateway, and what it answered itself: not what it is compared with."""
 
-    gateway: Gateway
-    figures: dict[str, list[float]] = field(default_factory=dict)
-    answers: int = 0
-    errors: int = 0
-    other: int = 0
+    name: str = ""
 
-    def put(self, name: str, value: float) -> None:
-        """Take a figure."""
-        self.figures.setdefault(name, []).append(value)
-
-    def count(self, asking: Asking) -> None:
+    def count(self, gateway: Gateway, tally: Tally) -> None:
         """Take what came back."""
-        self.answers += asking.tally.answers
-        self.errors += asking.tally.errors
-        self.other += asking.tally.wrong
+        if gateway.name == self.name:
+            super().count(gateway, tally)
+
+    def of(self, name: str) -> list[float]:
+        """A figure, one for each round."""
+        return [value / FIGURES[name][1] for value in self.figures[name][self.name]]
 
 
 @contextmanager
@@ -74,45 +70,12 @@ def litellm(folder: Path, upstream_port: int, program: Path) -> Iterator[Gateway
         yield Gateway("LiteLLM", port, KEY, pid=pid)
 
 
-async def _requests(account: Account, name: str, case: Case, total: int, parallel: int) -> None:
-    """CPU per request, in milliseconds."""
-    asking = Asking(account.gateway, case)
-    await in_turns(asking, total=parallel, parallel=parallel)  # connections and caches
-    before = account.gateway.cpu()
-    await in_turns(asking, total=total, parallel=parallel)
-    account.put(name, (account.gateway.cpu() - before) / total * 1e3)
-    account.count(asking)
-
-
-async def _chunks(account: Account) -> None:
-    """CPU per chunk, in microseconds, the requests included."""
-    asking = Asking(account.gateway, Case(300, chunks=128, every=10))
-    crowd, before = Crowd(asking, 8), account.gateway.cpu()
-    await crowd.begin(0.02)
-    tally = await crowd.end(60)
-    account.put("chunk", (account.gateway.cpu() - before) / max(1, tally.chunks) * 1e6)
-    account.count(asking)
-
-
-async def _alone(account: Account, direct: Gateway) -> None:
-    """What is added to one request at a time, in milliseconds."""
-    for name, case in (("latency", Case(300)), ("first", Case(300, chunks=2, every=1))):
-        both = []
-        for gateway in (account.gateway, direct):
-            asking = Asking(gateway, case)
-            tally = await in_turns(asking, total=40, parallel=1)
-            both.append(percentile(tally.first if case.chunks else tally.whole, 0.5) * 1e3)
-            if gateway is account.gateway:
-                account.count(asking)
-        account.put(name, both[0] - both[1])
-
-
-async def _round(account: Account, direct: Gateway) -> None:
-    await _requests(account, "small", Case(300), 150, 16)
-    await _requests(account, "large", Case(1 << 20), 12, 4)
-    await _chunks(account)
-    await _alone(account, direct)
-    account.put("memory", targets.resident(account.gateway.pid))
+async def _round(account: Account, gateway: Gateway, direct: Gateway) -> None:
+    await requests(account, "small", gateway, Case(300), 150, 16)
+    await requests(account, "large", gateway, Case(1 << 20), 12, 4)
+    await paced(account, "chunk", gateway, Case(300, chunks=128, every=10), 8)
+    await alone(account, gateway, direct, 40)
+    account.put("memory", gateway, targets.resident(gateway.pid))
 
 
 def measure(folder: Path, program: Path, rounds: int) -> list[Account]:
@@ -122,26 +85,28 @@ def measure(folder: Path, program: Path, rounds: int) -> list[Account]:
     with ExitStack() as stack:
         direct = stack.enter_context(targets.engine(folder))
         started = [targets.confide(folder, direct.port), litellm(folder, direct.port, program)]
-        accounts = [Account(stack.enter_context(one)) for one in started]
+        gateways = [stack.enter_context(one) for one in started]
+        accounts = [Account(name=gateway.name) for gateway in gateways]
+        both = list(zip(accounts, gateways, strict=True))
         for number in range(rounds):
-            for account in accounts if number % 2 else accounts[::-1]:
-                print(f"round {number + 1} of {rounds}: {account.gateway.name}", file=sys.stderr, flush=True)
-                uvloop.run(_round(account, direct))
+            for account, gateway in both if number % 2 else both[::-1]:
+                print(f"round {number + 1} of {rounds}: {gateway.name}", file=sys.stderr, flush=True)
+                uvloop.run(_round(account, gateway, direct))
     return accounts
 
 
 def table(accounts: Sequence[Account], versions: Mapping[str, str]) -> str:
     """Markdown: medians, and the peer's over ours, with the lowest and highest round."""
     ours, theirs = accounts
-    names = [f"{one.gateway.name} {versions.get(one.gateway.name, '')}".strip() for one in accounts]
+    names = [f"{one.name} {versions.get(one.name, '')}".strip() for one in accounts]
     lines = [f"| | {names[0]} | {names[1]} | theirs : ours |", "|---|---:|---:|---:|"]
-    for name, text in FIGURES.items():
-        mine, other = ours.figures[name], theirs.figures[name]
+    for name, (text, _, digits) in FIGURES.items():
+        mine, other = ours.of(name), theirs.of(name)
         ratios = [one / two for one, two in zip(other, mine, strict=True)]
-        cells = [f"{median(values):,.{DIGITS[name]}f}" for values in (mine, other)]
+        cells = [f"{median(values):,.{digits}f}" for values in (mine, other)]
         ratio = f"{median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})"
         lines.append(f"| {text} | {cells[0]} | {cells[1]} | {ratio} |")
-    equal = [f"{one.answers - one.errors - one.other:,} of {one.answers:,}" for one in accounts]
+    equal = [f"{one.answers - one.errors - one.wrong:,} of {one.answers:,}" for one in accounts]
     lines.append(f"| answers that are the engine's, byte for byte | {equal[0]} | {equal[1]} | |")
     lines.append(f"| errors | {ours.errors} | {theirs.errors} | |")
     return "\n".join(lines)
@@ -187,7 +152,7 @@ def main(given: Sequence[str] | None = None) -> int:
     print(text)
     if options.write:
         options.write.write_text(page(text, options.rounds), encoding="utf-8")
-    return int(accounts[0].errors + accounts[0].other > 0)
+    return int(accounts[0].errors + accounts[0].wrong + accounts[0].false_receipts > 0)
 
 
 if __name__ == "__main__":

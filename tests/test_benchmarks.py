@@ -32,13 +32,15 @@ def test_the_benchmark_checks_every_answer(tmp_path: Path) -> None:
 
 
 def test_peers_are_told_beside_ours_with_what_they_answered() -> None:
-    ours, theirs = (peers.Account(Gateway(name, 0), answers=10) for name in ("confide", "LiteLLM"))
-    for name in peers.FIGURES:
-        ours.figures[name], theirs.figures[name] = [2.0, 1.0, 4.0], [4.0, 5.0, 6.0]
-    theirs.other, theirs.errors = 7, 1
+    ours, theirs = (peers.Account(name=name, answers=10) for name in ("confide", "LiteLLM"))
+    for name, (_, unit, _) in peers.FIGURES.items():
+        for account, values in ((ours, (2, 1, 4)), (theirs, (4, 5, 6))):
+            for value in values:
+                account.put(name, Gateway(account.name, 0), value * unit)
+    theirs.wrong, theirs.errors = 7, 1
     lines = peers.table([ours, theirs], {"LiteLLM": "1.2"}).splitlines()
     assert lines[0] == "| | confide | LiteLLM 1.2 | theirs : ours |"
-    assert lines[2] == f"| {peers.FIGURES['small']} | 2.00 | 5.00 | 2.0 (1.5–5.0) |"
+    assert lines[2] == f"| {peers.FIGURES['small'][0]} | 2.00 | 5.00 | 2.0 (1.5–5.0) |"
     assert len(lines) == 2 + len(peers.FIGURES) + 2
     assert lines[-2:] == [
         "| answers that are the engine's, byte for byte | 10 of 10 | 2 of 10 | |",
