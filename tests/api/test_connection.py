@@ -506,3 +506,27 @@ def test_nothing_is_written_at_once_to_who_does_not_take_it(why: str) -> None:
         assert states == [False]
 
     asyncio.run(main())
+
+
+def test_a_client_that_has_caught_up_is_written_to_again() -> None:
+    async def main() -> None:
+        ways: list[StraightWriter] = []
+
+        async def streaming(scope: Scope, receive: Receive, send: Send) -> None:
+            ways.append(scope["extensions"][STRAIGHT])
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+            await asyncio.Event().wait()
+
+        connection, wire = opened(Told(streaming))
+        connection.data_received(GET)
+        await settled()
+        (way,) = ways
+        connection.pause_writing()
+        with pytest.raises(RuntimeError):
+            way.write(b"too much")
+        connection.resume_writing()
+        way.write(b"again")
+        assert wire.written.endswith(b"\r\n5\r\nfirst\r\n5\r\nagain\r\n")
+
+    asyncio.run(main())

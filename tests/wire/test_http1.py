@@ -72,6 +72,30 @@ def test_every_way_to_cut_gives_the_same(parts: list[bytes], size: int) -> None:
     assert (body, reader.done) == (b"".join(parts), True)
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 200, 254, 255, 256, 257, 4000, 4095, 4096, 70_000])
+@pytest.mark.parametrize("write", ["{:x}", "{:X}", "0{:x}", "{:x};a=b"])
+def test_a_chunk_that_is_whole_is_given_without_being_taken(size: int, write: str) -> None:
+    body = b"x" * size
+    data = write.format(size).encode() + b"\r\n" + body + b"\r\n"
+    reader = ChunkReader()
+    assert (reader.whole(data), reader.whole(data + data)) == (body, body + body)
+    assert reader.feed(data) == [body], "nothing of it was taken before"
+
+
+@pytest.mark.parametrize("size", [2, 14, 15, 16, 17, 20, 253, 254, 255, 256, 257, 258, 4094, 4095, 4096, 4097])
+@pytest.mark.parametrize("more", [-2, -1, 1, 2])
+def test_a_chunk_of_another_length_than_it_says_is_not_whole(size: int, more: int) -> None:
+    data = b"%x\r\n%b\r\n" % (size, b"\r\n" * ((size + more) // 2) + b"\n" * ((size + more) % 2))
+    assert ChunkReader().whole(data) == b""
+    assert ChunkReader().whole(b"-3\r") == b""
+
+
+def test_what_is_under_way_is_not_whole() -> None:
+    reader = ChunkReader()
+    reader.feed(b"5\r\nab")
+    assert reader.whole(b"3\r\nabc\r\n") == b""
+
+
 @pytest.mark.parametrize("pieces", SIZES)
 @pytest.mark.parametrize(
     "data",

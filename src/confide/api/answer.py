@@ -46,6 +46,11 @@ class Answer:
         straight: writes without waiting, where the server can.
     """
 
+    __slots__ = (
+        *("_clock", "_comment", "_errors", "_keep_alive", "_last", "_record", "_sealer", "_seen", "_send"),
+        *("_straight", "_timer", "_writing", "chat_id", "started"),
+    )
+
     def __init__(
         self,
         send: Send,

@@ -43,7 +43,8 @@ class StraightWriter(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether a piece can be written now, without waiting."""
+        """Whether a piece can be written now, without waiting: the client has the answer's beginning, keeps up, and is
+        still there."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -82,8 +83,8 @@ class Exchange:
 
     __slots__ = (
         *("_buffered", "_chunks", "_framed", "_head", "_ignored", "_left", "_missing", "_on_leaving", "_pieces"),
-        *("_protocol", "_reader", "_scope", "_silent", "_start", "_task", "_told", "_writer"),
-        *("awaits_body", "complete", "gone", "keep_alive", "started"),
+        *("_protocol", "_reader", "_scope", "_silent", "_start", "_task", "_told", "_way", "_writer"),
+        *("awaits_body", "complete", "gone", "keep_alive", "started", "writable"),
     )
 
     def __init__(self, protocol: Connection, head: Head) -> None:
@@ -101,11 +102,12 @@ class Exchange:
         self._start: Message | None = None
         self._framed = self._silent = False
         self._missing = 0
+        self._way: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._scope: Scope = {}
         self.awaits_body = head.length != 0
         self.keep_alive = head.keep_alive
-        self.started = self.complete = self.gone = False
+        self.started = self.complete = self.gone = self.writable = False
 
     def begin(self) -> None:
         """Run the application."""
@@ -177,9 +179,17 @@ class Exchange:
     def leave(self) -> None:
         """The client has gone, or what it sends can't be understood."""
         self.gone = True
+        self.look()
         self.wake()
         if self._on_leaving is not None and not self.complete:
             self._on_leaving()
+
+    def look(self) -> None:
+        """See anew whether pieces may be written without waiting; most of a stream are, and only read the answer."""
+        protocol = self._protocol
+        writing = self._framed and self.started and not self.complete
+        self._way = None if protocol.paused or self.gone or not writing else protocol.transport
+        self.writable = self._way is not None
 
     def wake(self) -> None:
         """Something has happened that the application may wait for."""
@@ -194,18 +204,12 @@ class Exchange:
         if call is not None and self.gone:
             call()
 
-    @property
-    def writable(self) -> bool:
-        """Whether the client has the answer's beginning, keeps up, and is still there."""
-        protocol = self._protocol
-        return self._framed and self.started and not (protocol.paused or self.gone or protocol.transport is None)
-
     def write(self, data: bytes) -> None:
         """Write a piece of the body at once, not empty; only while :attr:`writable`."""
-        transport = self._protocol.transport
-        if self.complete or transport is None:
+        way = self._way
+        if way is None:
             raise RuntimeError("a body out of turn")
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        way.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def _receive(self) -> Message:
         """A piece of the body, as large as it can be; after the last one, that the client has left."""
@@ -263,6 +267,7 @@ class Exchange:
         if self._missing and not self._silent:
             raise RuntimeError("an answer that is shorter than it says")
         self.complete = True
+        self.look()
         self.wake()
         protocol.finished(self)
 
@@ -303,6 +308,7 @@ class Exchange:
         if not self.keep_alive or self._protocol.ending:
             self.keep_alive = False
             lines.append(b"connection: close\r\n")
+        self.look()
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise RuntimeError("a line break in a header")

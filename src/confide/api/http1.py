@@ -105,12 +105,15 @@ class HttpProtocol(asyncio.Protocol):
         """The client reads more slowly than we write."""
         self.paused = True
         self._set_deadline(WRITE_SECONDS)
+        if self._exchange is not None:
+            self._exchange.look()
 
     def resume_writing(self) -> None:
         """It has caught up."""
         self.paused = False
         self._deadline = float("inf")
         if self._exchange is not None:
+            self._exchange.look()
             self._exchange.wake()
 
     def pause_reading(self) -> None:

@@ -148,6 +148,8 @@ class Asked:
 class Record:
     """One request and its answer: takes every byte that is written, and signs and commits the receipt at the end."""
 
+    __slots__ = ("_asked", "_committed", "_forwarded", "_identity", "_lost", "_model_in_text", "_sink", "_written")
+
     def __init__(self, asked: Asked, identity: Identity, sink: ReceiptSink, *, model_in_text: bool) -> None:
         self._asked = asked
         self._identity = identity

@@ -24,6 +24,8 @@ _HEAD: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\x00]*)?\r\n((?:" + _TOKEN + rb":[^\r\n\x00]*+\r\n)*+)"
 )
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\x00]*)?\r\n")
+_TWO_DIGITS: Final = 0xFF + 6
+"""The length of the longest chunk, all of it, whose size is written with two digits."""
 _LENGTH: Final = re.compile(r"[0-9]{1,15}")
 
 
@@ -70,6 +72,10 @@ class ChunkReader:
         """The body's part of some bytes, if they are whole chunks; else nothing. They still count as not taken."""
         if self._left or self._between or self._trailer or self._pending:
             return b""
+        size = len(data) - 6 if len(data) <= _TWO_DIGITS else len(data) - 7
+        line = b"%x\r\n" % size
+        if len(line) + size + 2 == len(data) and data.startswith(line) and data.endswith(b"\r\n"):
+            return data[len(line) : -2]  # a single one, written as most write it
         out: list[bytes] = []
         if _whole_chunks(data, out) < len(data):
             return b""

@@ -15,6 +15,7 @@ import msgspec
 _MARK: Final = b'"content":"'
 _LONGEST: Final = 64 * 1024
 _text: Final = msgspec.json.Decoder(str)
+_NO_TEXT: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 class Lookalike:
@@ -48,9 +49,17 @@ class Lookalike:
         before, after = self._before, self._after
         if not before or len(data) > _LONGEST or not (data.startswith(before) and data.endswith(after)):
             return []
-        written = data[len(before) : -len(after)].split(self._between)
         try:
-            texts = [_text.decode(b'"%b"' % one) for one in written]
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            text = _text.decode(data[len(before) - 1 : 1 - len(after)])  # with the marks around it
+        except _NO_TEXT:
+            return self._several(data)
+        return [text] if text else []
+
+    def _several(self, data: bytes) -> list[str]:
+        try:
+            texts = [
+                _text.decode(b'"%b"' % one) for one in data[len(self._before) : -len(self._after)].split(self._between)
+            ]
+        except _NO_TEXT:
             return []
         return texts if all(texts) else []

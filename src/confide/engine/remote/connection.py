@@ -6,7 +6,8 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeAlias, cast
+from dataclasses import dataclass
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from confide.engine.remote.address import Address
@@ -22,8 +23,20 @@ _ONE_WRITE: Final = 64 * 1024
 MOST_STREAM: Final = 1024 * 1024 * 1024
 """The most bytes of one stream."""
 
-Straight: TypeAlias = Callable[[bytes], float | None]
-"""Takes a piece of a body where it comes: until when more must follow, by the loop's clock. None: it didn't take it."""
+
+@dataclass(frozen=True, slots=True)
+class Straight:
+    """Who takes pieces of a body where they come, without a turn of the event loop for each.
+
+    Attributes:
+        take: takes the content of whole chunks, and says whether it did.
+        patience: seconds from such a piece to the next.
+        deadline: when the last one must have come, by the loop's clock.
+    """
+
+    take: Callable[[bytes], bool]
+    patience: float
+    deadline: float
 
 
 class Connection(asyncio.Protocol):
@@ -31,6 +44,11 @@ class Connection(asyncio.Protocol):
 
     ``served``: it has answered before; ``passed``: bytes of the answer's body that went straight.
     """
+
+    __slots__ = (
+        *("_loop", "_paused", "_pieces", "_straight", "_timer", "_transport", "_unread", "_until", "_waiter"),
+        *("idle_since", "lost", "passed", "reader", "served"),
+    )
 
     def __init__(self) -> None:
         self.reader = ResponseReader()
@@ -52,8 +70,14 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._straight is not None and self._went(self._straight, data):
-            return
+        straight, waiter = self._straight, self._waiter
+        if straight is not None and waiter is not None and not waiter.done() and self.passed <= MOST_STREAM:
+            chunks = self.reader.chunks
+            body = chunks.whole(data) if chunks is not None else b""
+            if body and straight.take(body):  # the wait goes on, and nobody is woken
+                self.passed += len(body)
+                self._until = min(self._loop.time() + straight.patience, straight.deadline)
+                return
         try:
             pieces = self.reader.feed(data)
         except BadHttp:
@@ -65,19 +89,6 @@ class Connection(asyncio.Protocol):
                 self._paused = True
                 self._transport.pause_reading()
         self._wake()
-
-    def _went(self, straight: Straight, data: bytes) -> bool:
-        """Whether they were taken where they came: the wait goes on, and nobody is woken for them."""
-        waiter, chunks = self._waiter, self.reader.chunks
-        if waiter is None or waiter.done() or chunks is None or self.passed > MOST_STREAM:
-            return False
-        body = chunks.whole(data)
-        until = straight(body) if body else None
-        if until is None:
-            return False
-        self.passed += len(body)
-        self._until = until
-        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

@@ -14,12 +14,14 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Self
 
 from confide.engine.base import Call, ChatCall, EngineInfo
 from confide.engine.remote import anthropic, responses
 from confide.engine.remote.address import Address
 from confide.engine.remote.channel import LONGEST_ERROR, Channel, Incoming, Timeouts
+from confide.engine.remote.connection import Straight
 from confide.engine.remote.dialect import AUTO, TOOLS, Dialect
 from confide.engine.remote.failures import from_engine
 from confide.engine.remote.gather import Gatherer
@@ -243,7 +245,7 @@ class RemoteReply:
         self._mending: Mender | None = None
         self._whole: tuple[bytes, Usage] | None = None
         self._ready: list[bytes] = []
-        self._write: Callable[[bytes], bool] | None = None
+        self._straight: Straight | None = None
         self._incoming: Incoming | None = None
         self._loop = asyncio.get_running_loop()
         self._patience = Timeouts()
@@ -323,12 +325,7 @@ class RemoteReply:
 
     def straight(self, write: Callable[[bytes], bool]) -> None:
         """Have events written where they come, without a turn of the event loop for each: those that need no look."""
-        self._write = write
-
-    def _go_straight(self, data: bytes) -> float | None:
-        if self._write is None or not self._mender.passes(data, self._write):
-            return None
-        return self._next_until()
+        self._straight = Straight(partial(self._mender.passes, write), self._patience.between, self._deadline)
 
     def _next_until(self) -> float:
         return min(self._loop.time() + self._patience.between, self._deadline)
@@ -351,7 +348,7 @@ class RemoteReply:
         if incoming is None:
             raise EngineFailed("The answer was given up.")
         while not self._mender.done:
-            data = await incoming.read(until, self._go_straight)
+            data = await incoming.read(until, self._straight)
             if data is None:
                 break
             events = self._mender.feed(data)

@@ -18,6 +18,8 @@ from confide.wire.sse import DONE
 class EventsMender(ABC):
     """A :class:`~confide.engine.remote.service.Mender` that leaves open what becomes of one event."""
 
+    __slots__ = ("_begun", "_dialect", "_failure", "_reader", "_spent", "done")
+
     last: bytes = DONE
 
     def __init__(self, dialect: Dialect) -> None:
@@ -62,7 +64,7 @@ class EventsMender(ABC):
             raise self._failure
         return out
 
-    def passes(self, data: bytes, write: Callable[[bytes], bool]) -> bool:
+    def passes(self, write: Callable[[bytes], bool], data: bytes) -> bool:
         """None does, unless the API at hand says otherwise."""
         return False
 

@@ -83,6 +83,8 @@ class _Piece:
 class StreamMender(EventsMender):
     """Mends one stream. No I/O: bytes in, whole events for the client out, without ``[DONE]``."""
 
+    __slots__ = ("_call", "_created", "_legacy", "_lookalike", "_plain", "_states", "_usage", "_usage_wanted")
+
     def __init__(self, call: ChatCall, dialect: Dialect) -> None:
         super().__init__(dialect)
         self._call = call
@@ -115,7 +117,7 @@ class StreamMender(EventsMender):
         self._plain &= not (self.done or self._reader.pending or self._failure)
         return out
 
-    def passes(self, data: bytes, write: Callable[[bytes], bool]) -> bool:
+    def passes(self, write: Callable[[bytes], bool], data: bytes) -> bool:
         """What looks like the last chunk."""
         alike = self._lookalike.texts(data) if self._plain else ()
         if not alike or not write(data):

@@ -38,7 +38,7 @@ class Mender(Protocol):
         """
         ...
 
-    def passes(self, data: bytes, write: Callable[[bytes], bool]) -> bool:
+    def passes(self, write: Callable[[bytes], bool], data: bytes) -> bool:
         """Have bytes written that need no look into them; says whether they were. Else nothing has happened."""
         ...
 
