@@ -21,12 +21,13 @@ _NO_TEXT: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 class Lookalike:
     """What stands around the text of a chunk that was found right."""
 
-    __slots__ = ("_after", "_before", "_between")
+    __slots__ = ("_after", "_before", "_begin", "_between", "_end")
 
     def __init__(self) -> None:
         self._before = b""
         self._after = b""
         self._between = b""
+        self._begin, self._end = 0, 0  # of the text with the marks around it
 
     def learn(self, raw: bytes, text: str) -> None:
         """Take a chunk that passes unchanged, with the text of its only choice.
@@ -42,6 +43,7 @@ class Lookalike:
             return
         self._before, self._after = raw[:begin], raw[begin + len(written) - 1 :]
         self._between = self._after + self._before
+        self._begin, self._end = begin - 1, 1 - len(self._after)
 
     def texts(self, data: bytes) -> list[str]:
         """The texts of these bytes, if they are whole events that differ in their text only, and each has some; else
@@ -50,7 +52,7 @@ class Lookalike:
         if not before or len(data) > _LONGEST or not (data.startswith(before) and data.endswith(after)):
             return []
         try:
-            text = _text.decode(data[len(before) - 1 : 1 - len(after)])  # with the marks around it
+            text = _text.decode(data[self._begin : self._end])
         except _NO_TEXT:
             return self._several(data)
         return [text] if text else []
