@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,11 +303,11 @@ def test_a_client_that_does_not_read_is_cut_off(secure: World) -> None:
     """And the service is not drained for it: what it doesn't take isn't fetched."""
     limits = ProxyLimits(write=0.5)
     with running(secure.verified(seal=False), limits) as proxy, proxy.connection() as connection:
+        _wait_until(lambda: bool(proxy.proxy._clients))
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         body = json.dumps(hello("a long answer " * 600_000, stream=True, user="echo:by:50000")).encode()
         connection.send(request("POST", CHAT, {"Host": f"localhost:{proxy.port}", **JSON}, body))
-        assert proxy.proxy._clients
-        _wait_for_nobody(proxy)  # however long a busy machine takes until there is an answer to read
+        _wait_until(lambda: not proxy.proxy._clients)  # however long a busy machine takes
         assert b"[DONE]" not in _rest(connection)
 
 
@@ -324,14 +324,14 @@ def test_a_client_that_leaves_takes_its_request_along(secure: World, caplog: pyt
             body = json.dumps(hello(stream=True, user="echo:hang:1")).encode()
             connection.send(request("POST", CHAT, {"Host": f"localhost:{proxy.port}", **JSON}, body))
             connection.head()
-        _wait_for_nobody(proxy)
+        _wait_until(lambda: not proxy.proxy._clients)
 
 
-def _wait_for_nobody(proxy: Running) -> None:
+def _wait_until(true: Callable[[], bool]) -> None:
     until = time.monotonic() + 60
-    while proxy.proxy._clients and time.monotonic() < until:
+    while not true() and time.monotonic() < until:
         time.sleep(0.05)
-    assert not proxy.proxy._clients
+    assert true()
 
 
 def test_only_so_many_connections(secure: World) -> None:

@@ -87,7 +87,11 @@ def test_a_chunk_that_is_whole_is_given_without_being_taken(size: int, write: st
 def test_a_chunk_of_another_length_than_it_says_is_not_whole(size: int, more: int) -> None:
     data = b"%x\r\n%b\r\n" % (size, b"\r\n" * ((size + more) // 2) + b"\n" * ((size + more) % 2))
     assert ChunkReader().whole(data) == b""
-    assert ChunkReader().whole(b"-3\r") == b""
+
+
+@pytest.mark.parametrize("data", [b"", b"\r\n", b"-3\r", b"0\r\n", b"0\r\n\r\n"])
+def test_too_little_for_a_chunk_is_not_whole(data: bytes) -> None:
+    assert ChunkReader().whole(data) == b""
 
 
 def test_what_is_under_way_is_not_whole() -> None:

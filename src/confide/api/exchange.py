@@ -179,13 +179,13 @@ class Exchange:
     def leave(self) -> None:
         """The client has gone, or what it sends can't be understood."""
         self.gone = True
-        self.look()
+        self.set_writable()
         self.wake()
         if self._on_leaving is not None and not self.complete:
             self._on_leaving()
 
-    def look(self) -> None:
-        """See anew whether pieces may be written without waiting; most of a stream are, and only read the answer."""
+    def set_writable(self) -> None:
+        """Find out anew whether a piece may be written without waiting: when something changes, and not for each."""
         protocol = self._protocol
         writing = self._framed and self.started and not self.complete
         self._way = None if protocol.paused or self.gone or not writing else protocol.transport
@@ -267,7 +267,7 @@ class Exchange:
         if self._missing and not self._silent:
             raise RuntimeError("an answer that is shorter than it says")
         self.complete = True
-        self.look()
+        self.set_writable()
         self.wake()
         protocol.finished(self)
 
@@ -308,7 +308,7 @@ class Exchange:
         if not self.keep_alive or self._protocol.ending:
             self.keep_alive = False
             lines.append(b"connection: close\r\n")
-        self.look()
+        self.set_writable()
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise RuntimeError("a line break in a header")

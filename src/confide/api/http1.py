@@ -106,14 +106,14 @@ class HttpProtocol(asyncio.Protocol):
         self.paused = True
         self._set_deadline(WRITE_SECONDS)
         if self._exchange is not None:
-            self._exchange.look()
+            self._exchange.set_writable()
 
     def resume_writing(self) -> None:
         """It has caught up."""
         self.paused = False
         self._deadline = float("inf")
         if self._exchange is not None:
-            self._exchange.look()
+            self._exchange.set_writable()
             self._exchange.wake()
 
     def pause_reading(self) -> None:

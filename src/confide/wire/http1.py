@@ -26,9 +26,6 @@ _HEAD: Final = re.compile(
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\x00]*)?\r\n")
 _TWO_DIGITS: Final = 0xFF + 6
 """The length of the longest chunk, all of it, whose size is written with two digits."""
-_LEAST: Final = {2: 0x10, 3: 0x100}
-"""The least size that is written with so many digits."""
-_MOST_QUICK: Final = 0xFFF
 _LENGTH: Final = re.compile(r"[0-9]{1,15}")
 
 
@@ -75,11 +72,10 @@ class ChunkReader:
         """The body's part of some bytes, if they are whole chunks; else nothing. They still count as not taken."""
         if self._left or self._between or self._trailer or self._pending:
             return b""
-        size = len(data)
-        digits = 2 if size <= _TWO_DIGITS else 3
-        size -= digits + 4
-        if _LEAST[digits] <= size <= _MOST_QUICK and data.startswith(b"%x\r\n" % size) and data.endswith(b"\r\n"):
-            return data[digits + 2 : -2]  # a single one, written as most write it
+        size = len(data) - 6 if len(data) <= _TWO_DIGITS else len(data) - 7
+        line = b"%x\r\n" % size
+        if len(line) + size + 2 == len(data) and data.startswith(line) and data.endswith(b"\r\n"):
+            return data[len(line) : -2]  # a single one, written as most write it
         out: list[bytes] = []
         if _whole_chunks(data, out) < len(data):
             return b""

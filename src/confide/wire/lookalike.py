@@ -2,8 +2,8 @@
 
 An engine writes the same bytes around each piece of text. Once a chunk was decoded, judged and found right, what stands
 before and after its text is remembered; the next bytes that begin and end with just these, and hold one JSON string in
-between, are the same JSON value but for that string, so that the judgement holds for them too. It saves decoding and
-judging: a third of what a chunk costs us. Whatever looks different is decoded and judged as ever.
+between, are the same JSON value but for that string, so that the judgement holds for them too, and needs no decoding.
+Whatever looks different is decoded and judged as ever.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ _NO_TEXT: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 class Lookalike:
     """What stands around the text of a chunk that was found right."""
 
-    __slots__ = ("_after", "_before", "_begin", "_between", "_end")
+    __slots__ = ("_after", "_before", "_between")
 
     def __init__(self) -> None:
         self._before = b""
         self._after = b""
         self._between = b""
-        self._begin, self._end = 0, 0  # of the text with the marks around it
 
     def learn(self, raw: bytes, text: str) -> None:
         """Take a chunk that passes unchanged, with the text of its only choice.
@@ -43,7 +42,6 @@ class Lookalike:
             return
         self._before, self._after = raw[:begin], raw[begin + len(written) - 1 :]
         self._between = self._after + self._before
-        self._begin, self._end = begin - 1, 1 - len(self._after)
 
     def texts(self, data: bytes) -> list[str]:
         """The texts of these bytes, if they are whole events that differ in their text only, and each has some; else
@@ -52,12 +50,13 @@ class Lookalike:
         if not before or len(data) > _LONGEST or not (data.startswith(before) and data.endswith(after)):
             return []
         try:
-            text = _text.decode(data[self._begin : self._end])
+            text = _text.decode(data[len(before) - 1 : 1 - len(after)])  # with the marks around it
         except _NO_TEXT:
             return self._several(data)
         return [text] if text else []
 
     def _several(self, data: bytes) -> list[str]:
+        """The same where it isn't one event; taken apart at what stands between two texts."""
         try:
             texts = [
                 _text.decode(b'"%b"' % one) for one in data[len(self._before) : -len(self._after)].split(self._between)
