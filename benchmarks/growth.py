@@ -93,14 +93,14 @@ def ratios(name: str, values: Sequence[float], unit: str) -> list[str]:
 
 def scrambled(number: int, digits: int) -> str:
     """What :func:`confide.store.ids.ordered_id` gave row ``number``, with digits that can be told again for chance."""
-    return f"{BEGAN + number:08x}{number * 2654435761 % 2**32:0{digits - 8}x}"
+    return f"{BEGAN + number:08x}00{number * 2654435761 % 2**32:0{digits - 10}x}"
 
 
 _ROWS: Final = f"""
 WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :rows)
 INSERT INTO receipt (receipt_id, chat_id, owner, created, document, legacy)
-SELECT printf('rcpt-%08x%016x', {BEGAN} + i, (i * 2654435761) & 4294967295),
-    printf('chatcmpl-%08x%024x', {BEGAN} + i, (i * 2654435761) & 4294967295),
+SELECT printf('rcpt-%08x00%014x', {BEGAN} + i, (i * 2654435761) & 4294967295),
+    printf('chatcmpl-%08x00%022x', {BEGAN} + i, (i * 2654435761) & 4294967295),
     'key_' || (i % 1000), {BEGAN} + i, zeroblob({DOCUMENT}), zeroblob({PROOF})
 FROM n
 """

@@ -253,8 +253,8 @@ def test_what_is_written_is_placed_by_an_index(path: Path, name: str) -> None:
 def test_ids_are_in_the_order_of_time_and_never_the_same() -> None:
     ids = [ordered_id(now, 24) for now in (0, 15.9, 16, 1_800_000_000.5, 2**32 - 1)]
     assert ids == sorted(ids)
-    assert [one[:8] for one in ids] == ["00000000", "0000000f", "00000010", "6b49d200", "ffffffff"]
-    assert re.fullmatch("6b49d200[0-9a-f]{24}", ordered_id(1_800_000_000, 32))
+    assert [one[:10] for one in ids] == ["0000000000", "0000000fe6", "0000001000", "6b49d20080", "ffffffff00"]
+    assert re.fullmatch("6b49d20000[0-9a-f]{22}", ordered_id(1_800_000_000, 32))
     assert len({ordered_id(1, 24) for _ in range(1000)}) == 1000
 
 
