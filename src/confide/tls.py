@@ -272,7 +272,7 @@ def _check_key(certificate: x509.Certificate, key: ec.EllipticCurvePublicKey) ->
     if spki != _spki(key):
         raise ConfigError(
             f"the certificate is for another key: got SPKI SHA-256 {hashlib.sha256(spki).hexdigest()}, this workload "
-            f"has {spki_sha256(key)}. Have one issued for this workload's certificate request."
+            f"has {spki_sha256(key)}. Have one issued for what `confide csr` prints in it."
         )
 
 

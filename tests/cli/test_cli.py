@@ -54,6 +54,7 @@ def test_every_command_explains_itself(capsys: Captured) -> None:
         ["models"],
         ["keys"],
         ["keys", "create"],
+        ["csr"],
         ["doctor"],
         ["version"],
     ):

@@ -61,6 +61,7 @@ COMMANDS: Final = (
     ),
     Command("models", "models", _SERVER, "List the models that have a name here, and those that were fetched."),
     Command("keys", "keys", _SERVER, "API keys: create, list, revoke."),
+    Command("csr", "csr", _SERVER, "Print a request, in PEM, for a certificate of the TLS key of the server."),
     Command(
         "doctor", "doctor", _SERVER, "Say what this machine has. Exit code 1 when `confide serve` can't start here."
     ),

@@ -14,6 +14,10 @@ Config = Annotated[
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="FOLDER", help="Where the API keys are kept.")]
 CacheDir = Annotated[Path | None, typer.Option("--cache-dir", metavar="FOLDER", help="Where fetched models are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Tee = Annotated[
+    str | None,
+    typer.Option(help="Where evidence comes from: auto, dstack, tdx, sev-snp, or dev. Default: auto."),
+]
 
 # Those that check a service ------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from confide import config
 from confide.announcing import Announcement
 from confide.cli import console
 from confide.cli.keys import key_store
-from confide.cli.options import CacheDir, Config, DataDir
+from confide.cli.options import CacheDir, Config, DataDir, Tee
 from confide.config import ModelSettings, Settings
 from confide.engine import catalogue
 from confide.engine.pull import LocalModel, pull
@@ -42,10 +42,7 @@ def serve(
         ),
     ] = None,
     config_file: Config = None,
-    tee: Annotated[
-        str | None,
-        typer.Option(help="Where evidence comes from: auto, dstack, tdx, sev-snp, or dev. Default: auto."),
-    ] = None,
+    tee: Tee = None,
     tls: Annotated[
         bool, typer.Option("--tls", help="End TLS here, with a key that is made in this process and attested.")
     ] = False,

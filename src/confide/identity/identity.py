@@ -61,7 +61,7 @@ class Identity:
         self.epoch: Final = epoch
         self.lasting: Final = lasting
         self.legacy: Final = LegacySigner(keys[Role.LEGACY_ECDSA], keys[Role.LEGACY_ED25519])
-        self.tls: Final = ec.derive_private_key(int.from_bytes(keys[Role.TLS]), ec.SECP256R1())
+        self.tls: Final = _p256(keys[Role.TLS])
         receipt = _named("receipt", ED25519, self._receipt_key.public_key().public_bytes_raw())
         self.receipt_key_id: Final = receipt.key_id
         self.keyset: Final = Keyset(
@@ -113,6 +113,21 @@ class Identity:
         except InvalidSignature:
             return False
         return receipt.key_id == self.receipt_key_id
+
+
+async def tls_key(source: KeySource) -> ec.EllipticCurvePrivateKey:
+    """The TLS key that every identity of this source has, by itself.
+
+    Raises:
+        BadSecret: the source gave something that is no key.
+    """
+    role = Role.TLS
+    released = await source.key(role.path(0), role, role.algorithm)
+    return _p256(scalar(checked(released.secret), _ORDERS[role]))
+
+
+def _p256(secret: bytes) -> ec.EllipticCurvePrivateKey:
+    return ec.derive_private_key(int.from_bytes(secret), ec.SECP256R1())
 
 
 def _e2ee_keys(keys: Mapping[Role, bytes]) -> tuple[PublicKey, ...]:
