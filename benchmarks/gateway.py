@@ -154,13 +154,17 @@ async def _many(results: Results, gateway: Gateway, streams: int) -> None:
 
 
 async def _shared(results: Results, gateway: Gateway, total: int) -> None:
-    """Requests a second, and CPU per request, with all cores for everybody."""
+    """Requests a second, CPU per request, that of all else, and how many cores were busy; cores are for everybody."""
     asking = Asking(gateway, Case(300))
     await in_turns(asking, total=64, parallel=64)
-    begun, before = time.perf_counter(), gateway.cpu()
+    begun, busy, before = time.perf_counter(), targets.busy_seconds(), gateway.cpu()
     await in_turns(asking, total=total, parallel=64)
-    results.put("shared_rate", gateway, total / (time.perf_counter() - begun))
-    results.put("shared_cpu", gateway, (gateway.cpu() - before) / total * 1e6)
+    taken = time.perf_counter() - begun
+    ours, all_of_it = gateway.cpu() - before, targets.busy_seconds() - busy
+    results.put("shared_rate", gateway, total / taken)
+    results.put("shared_cpu", gateway, ours / total * 1e6)
+    results.put("shared_rest", gateway, (all_of_it - ours) / total * 1e6)
+    results.put("shared_busy", gateway, all_of_it / taken)
     results.count(gateway, asking.tally)
 
 

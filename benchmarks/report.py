@@ -109,9 +109,14 @@ def _sealed(figures: Figures) -> list[str]:
 
 def _workers(figures: Figures) -> list[str]:
     lines = ["| small requests, nothing pinned | 1 worker | 2 workers | 2 : 1 |", "|---|---:|---:|---:|"]
-    for name, text in (("shared_rate", "requests a second"), ("shared_cpu", "CPU per request, µs")):
+    for name, text, digits in (
+        ("shared_rate", "requests a second", 0),
+        ("shared_cpu", "CPU per request, µs", 0),
+        ("shared_rest", "the same of load generator, engine and all else, µs", 0),
+        ("shared_busy", f"cores of the machine that were busy, of {os.cpu_count()}", 2),
+    ):
         one, two = (figures[name][f"{number} workers"] for number in (1, 2))
-        lines.append(f"| {text} | {_cell(one, 0)} | {_cell(two, 0)} | {_spread(_ratios(two, one))} |")
+        lines.append(f"| {text} | {_cell(one, digits)} | {_cell(two, digits)} | {_spread(_ratios(two, one))} |")
     return lines
 
 

@@ -104,6 +104,12 @@ def _tasks(pid: int) -> list[Path]:
     return list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
+def busy_seconds() -> float:
+    """What all cores of the machine have worked since it started, for whomever."""
+    user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
 def resident(root: int) -> float:
     """Megabytes of memory of a process tree."""
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in tree(root))
