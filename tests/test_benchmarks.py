@@ -31,6 +31,15 @@ def test_the_benchmark_checks_every_answer(tmp_path: Path) -> None:
     assert not re.search(r"\{[A-Z]+\}", text)
 
 
+def test_the_page_says_what_its_template_says() -> None:
+    """Words that are in the page alone would be gone with the next measurement."""
+    template = (ROOT / "benchmarks/gateway.md").read_text().splitlines()
+    page = (ROOT / "docs/benchmarks.md").read_text().splitlines()
+    fixed = [line for line in template if line and not re.search(r"\{[A-Z]+\}", line)]
+    assert len(fixed) > 50
+    assert [line for line in page if line in fixed] == fixed
+
+
 def test_peers_are_told_beside_ours_with_what_they_answered() -> None:
     ours, theirs = (peers.Account(name=name, answers=10) for name in ("confide", "LiteLLM"))
     for name, (_, unit, _) in peers.FIGURES.items():
