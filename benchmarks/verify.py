@@ -254,6 +254,9 @@ signatures by the same library, or an empty Python. Ratios travel between machin
 | --- | ---: | ---: | ---: | --- |
 {chr(10).join(table)}
 
+The goals are milliseconds, and were set where an empty Python starts in 8.1 ms. There the rows had 22.1 ms, 121.5 µs
+and 106.5 ms, and the ratios 1.43, 2.07 and 13.18; a slower machine or hour can miss the last goal with the same ratio.
+
 {audits(most)}"""
 
 
