@@ -105,7 +105,7 @@ def _tasks(pid: int) -> list[Path]:
 
 
 def busy_seconds() -> float:
-    """What all cores of the machine have worked since it started, for whomever."""
+    """What all cores of the machine have worked since it started, for whomever, or were kept from by its host."""
     user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 

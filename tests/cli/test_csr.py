@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ SETTINGS = 'tls = true\ntls_domains = ["api.example", "www.example"]\n'
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CONFIDE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("CONFIDE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "confide.toml").write_text(SETTINGS)

@@ -52,10 +52,7 @@ class Identity:
     def __init__(
         self, secrets: Mapping[Role, bytes], terms: Terms, *, epoch: int, not_after: int, lasting: bool = False
     ) -> None:
-        keys = {
-            role: scalar(checked(secret), _ORDERS[role]) if role in _ORDERS else checked(secret)
-            for role, secret in secrets.items()
-        }
+        keys = {role: _private(role, secret) for role, secret in secrets.items()}
         self._secrets: Final = keys
         self._receipt_key: Final = Ed25519PrivateKey.from_private_bytes(keys[Role.RECEIPT])
         self.epoch: Final = epoch
@@ -123,7 +120,11 @@ async def tls_key(source: KeySource) -> ec.EllipticCurvePrivateKey:
     """
     role = Role.TLS
     released = await source.key(role.path(0), role, role.algorithm)
-    return _p256(scalar(checked(released.secret), _ORDERS[role]))
+    return _p256(_private(role, released.secret))
+
+
+def _private(role: Role, secret: bytes) -> bytes:
+    return scalar(checked(secret), _ORDERS[role]) if role in _ORDERS else checked(secret)
 
 
 def _p256(secret: bytes) -> ec.EllipticCurvePrivateKey:
